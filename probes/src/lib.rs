@@ -1,0 +1,10 @@
+//! Reads a host and says what is there: processes, containerd's tasks and bundles, OCI specs, cgroups, systemd.
+//!
+//! Nothing here writes to the host, prints, reads the environment or exits. Every reader hangs from a
+//! [`Host`], so that the same code reads the live machine, a captured fixture or a mounted disk of a dead node.
+
+pub mod escape;
+pub mod host;
+pub mod name;
+
+pub use host::Host;

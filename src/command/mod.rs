@@ -1,0 +1,18 @@
+//! One file per subcommand: ask a probe, get a value, render it.
+
+use inspect_probes::Host;
+
+use crate::cli::{Cli, Global};
+use crate::error::CommandError;
+use crate::output::{Output, Status};
+
+/// Runs the command that was typed.
+pub(crate) fn run(cli: &Cli, _output: &mut Output) -> Result<Status, CommandError> {
+    let _host = host(&cli.global);
+    match cli.command {}
+}
+
+/// The host that the command is to read: this machine, or what `--host-root` names.
+fn host(global: &Global) -> Host {
+    global.host_root.as_ref().map_or_else(Host::live, Host::at)
+}

@@ -1,0 +1,113 @@
+//! The only writer to the terminal: colour, width, broken pipes, errors.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+
+use crate::cli::ColorChoice;
+use crate::error::CommandError;
+
+/// How a command ended that did what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Done, or "the same": 0.
+    Success,
+    /// "No", or "different": 1.
+    Negative,
+    /// A status of the command's own, said in its help.
+    Code(u8),
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(match status {
+            Status::Success => 0,
+            Status::Negative => 1,
+            Status::Code(code) => code,
+        })
+    }
+}
+
+/// Standard output and standard error, with what is known of the terminal behind them.
+#[derive(Debug)]
+pub(crate) struct Output {
+    color: bool,
+    width: Option<usize>,
+}
+
+impl Output {
+    /// Looks at the terminal and at `NO_COLOR` (no-color.org), `COLUMNS`.
+    pub(crate) fn from_terminal(choice: ColorChoice) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => terminal && !no_color,
+        };
+        Self { color, width: terminal_width(terminal) }
+    }
+
+    /// Whether to colour.
+    pub(crate) fn color(&self) -> bool {
+        self.color
+    }
+
+    /// The columns to fit in; `None` when the output is not a terminal: then nothing is folded.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// Writes to standard output. A reader that went away (`| head`) ends the program quietly, as it ends others.
+    pub(crate) fn print(&mut self, text: &str) -> Result<(), CommandError> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(CommandError::trouble(format!("cannot write to standard output: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a line of progress or a warning to standard error.
+    pub(crate) fn note(&mut self, line: &str) {
+        write_stderr(&format!("{line}\n"));
+    }
+
+    /// Reports an error and gives the exit status.
+    pub(crate) fn report(&mut self, error: &CommandError) -> ExitCode {
+        let mut text = format!("error: {error}\n");
+        for cause in error.causes() {
+            text.push_str(&format!("caused by: {cause}\n"));
+        }
+        for hint in &error.hints {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        write_stderr(&text);
+        ExitCode::from(error.status())
+    }
+}
+
+/// Prints clap's help, version or refusal: help and version succeed, a refusal is status 2.
+pub(crate) fn print_usage(refusal: &clap::Error) -> ExitCode {
+    // Where even this cannot be written there is nobody to tell: the status still says it.
+    match refusal.print() {
+        Ok(()) | Err(_) => ExitCode::from(if refusal.use_stderr() { 2 } else { 0 }),
+    }
+}
+
+/// Standard error is the last resort: a failure to write there can be told to nobody.
+fn write_stderr(text: &str) {
+    match io::stderr().lock().write_all(text.as_bytes()) {
+        Ok(()) | Err(_) => {}
+    }
+}
+
+fn terminal_width(terminal: bool) -> Option<usize> {
+    if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()) {
+        return Some(columns).filter(|columns| *columns > 0);
+    }
+    if !terminal {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}

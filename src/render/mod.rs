@@ -1,0 +1,5 @@
+//! Values in, text out: nothing here reads the host or writes to the terminal.
+
+pub(crate) mod json;
+pub(crate) mod style;
+pub(crate) mod table;
