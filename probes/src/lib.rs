@@ -3,8 +3,13 @@
 //! Nothing here writes to the host, prints, reads the environment or exits. Every reader hangs from a
 //! [`Host`], so that the same code reads the live machine, a captured fixture or a mounted disk of a dead node.
 
+pub mod bundle;
+pub mod cgroup;
+pub mod containerd;
 pub mod escape;
 pub mod host;
 pub mod name;
+pub mod process;
+pub mod runtime_state;
 
 pub use host::Host;

@@ -1,0 +1,17 @@
+//! containerd itself: its daemons and shims among the processes, and its API over gRPC.
+//!
+//! The API's messages are declared by hand, with the fields that are used and the numbers of containerd's
+//! `api/services/*.proto` (v1: the same in containerd 1.6 to 2.x).
+
+mod api;
+mod channel;
+mod daemon;
+mod shim;
+
+pub use api::{
+    ContainerRecord, DaemonServer, DeprecationWarning, Plugin, PluginError, RuntimeRecord, TaskRecord,
+    TaskStatus, Version,
+};
+pub use channel::{ApiError, DaemonChannel};
+pub use daemon::{DEFAULT_ADDRESS, DEFAULT_CONFIG, DEFAULT_STATE, DaemonProcess, find_daemons};
+pub use shim::{ShimProcess, TASK_DIRECTORY, find_shims};
