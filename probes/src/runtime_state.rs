@@ -14,6 +14,8 @@ use crate::process::{ProcessError, read_present};
 
 /// The `--root` that containerd's runc shim gives when options name none; NAMESPACE follows.
 const DEFAULT_ROOT: &str = "/run/containerd/runc";
+/// Where runtimes find the cgroup hierarchies mounted; runc writes whole directories into its record.
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 /// What the built-in runtime writes into its state as `runtime`.
 const BUILTIN: &str = "inspect-runtime";
 
@@ -182,13 +184,13 @@ fn family(path: &Path, document: &Document) -> Option<RuntimeFamily> {
 /// runc writes directories (`/sys/fs/cgroup/default/web`, on v1 one per controller), the others paths in the hierarchy.
 fn cgroup(document: &Document) -> Option<CgroupPath> {
     if let Some(path) = document.cgroup_path.as_deref().filter(|path| !path.is_empty()) {
-        return Some(CgroupPath::new(path.strip_prefix("/sys/fs/cgroup").unwrap_or(path)));
+        return Some(CgroupPath::new(path.strip_prefix(CGROUP_MOUNT).unwrap_or(path)));
     }
     let paths = document.cgroup_paths.as_ref()?;
     if let Some(unified) = paths.get("") {
-        return Some(CgroupPath::new(unified.strip_prefix("/sys/fs/cgroup")?));
+        return Some(CgroupPath::new(unified.strip_prefix(CGROUP_MOUNT)?));
     }
-    let inside = paths.get("memory")?.strip_prefix("/sys/fs/cgroup/memory")?;
+    let inside = paths.get("memory")?.strip_prefix(CGROUP_MOUNT)?.strip_prefix("/memory")?;
     Some(CgroupPath::new(inside))
 }
 

@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use super::files::{Bundle, BundleError, read_bundle};
 use crate::Host;
-use crate::containerd::{DaemonProcess, ShimProcess, TASK_DIRECTORY};
+use crate::containerd::{DEFAULT_STATE, DaemonProcess, ShimProcess, TASK_DIRECTORY};
 use crate::name::{ContainerId, ContainerdNamespace};
 
 /// State directories of the usual installations: containerd's own, Docker's managed daemon, k3s and rke2, k0s, microk8s.
 const USUAL: [&str; 5] = [
-    "/run/containerd",
+    DEFAULT_STATE,
     "/run/docker/containerd/daemon",
     "/run/k3s/containerd",
     "/run/k0s/containerd",
