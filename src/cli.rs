@@ -38,4 +38,6 @@ pub(crate) enum ColorChoice {
 
 /// One variant per subcommand; its arguments live in the subcommand's file.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {}
+pub(crate) enum Command {
+    Why(crate::command::why::WhyArgs),
+}

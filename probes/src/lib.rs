@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod containerd;
 pub mod escape;
 pub mod host;
+pub mod known_error;
 pub mod name;
 pub mod process;
 pub mod runtime_state;

@@ -1,15 +1,19 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
+pub(crate) mod why;
+
 use inspect_probes::Host;
 
-use crate::cli::{Cli, Global};
+use crate::cli::{Cli, Command, Global};
 use crate::error::CommandError;
 use crate::output::{Output, Status};
 
 /// Runs the command that was typed.
-pub(crate) fn run(cli: &Cli, _output: &mut Output) -> Result<Status, CommandError> {
-    let _host = host(&cli.global);
-    match cli.command {}
+pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError> {
+    let host = host(&cli.global);
+    match &cli.command {
+        Command::Why(args) => why::run(args, &host, output),
+    }
 }
 
 /// The host that the command is to read: this machine, or what `--host-root` names.
