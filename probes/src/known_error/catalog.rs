@@ -22,6 +22,9 @@ pub(super) struct Entry {
 
 const SEEN: &str = "seen with containerd 1.6.20, 1.7.24 and 2.1.9";
 
+/// Only a unified (v2) hierarchy has this file at its root (cgroups(7)).
+const UNIFIED_HIERARCHY: &str = "/sys/fs/cgroup/cgroup.controllers";
+
 fn nothing(_: &Captures) -> Vec<Check> {
     Vec::new()
 }
@@ -306,7 +309,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         patterns: &["cgroups: cgroup mountpoint does not exist"],
         samples: &["cgroups: cgroup mountpoint does not exist: unknown"],
         cause: "a component that knows only cgroup v1 (io.containerd.runtime.v1.linux, an old Docker) runs on a cgroup v2 host.",
-        checks: |_| vec![Check::File(PathBuf::from("/sys/fs/cgroup/cgroup.controllers"))],
+        checks: |_| vec![Check::File(PathBuf::from(UNIFIED_HIERARCHY))],
         fixes: &["use runtime_type `io.containerd.runc.v2`"],
         known_from: "seen with containerd 1.6.20 and 1.7.24",
     },
