@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod containerd;
 pub mod escape;
+pub mod events;
 pub mod host;
 pub mod known_error;
 pub mod name;

@@ -1,0 +1,463 @@
+//! The thread that receives process events, reads `/proc` at once, and hands both on.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::cgroup_watch::CgroupWatch;
+use super::invocation::{Invocation, RuntimeOperation, parse_invocation};
+use super::loss::Loss;
+use super::proc_event::{ExitStatus, ProcEvent, ProcEventKind, Timestamp};
+use super::process_image::{ProcessImage, read_process_image};
+use super::{EventError, ProcConnector};
+use crate::host::Host;
+use crate::name::{CgroupPath, ContainerId, Pid};
+
+/// Datagrams taken in one go before the next process is read: the queue is always emptied first, so that reading `/proc`
+/// never makes the kernel drop events, but a flood must not keep `/proc` from being read for ever.
+const DRAIN: usize = 4096;
+
+/// Clock ticks a second of `/proc/PID/stat` (`USER_HZ`, 100 on every architecture that Linux runs containers on).
+const TICK_NANOSECONDS: u64 = 10_000_000;
+
+/// A process that began this much after its event is another one with the same pid.
+const REUSE_MARGIN: u64 = 50_000_000;
+
+/// Whether to tell of cgroups as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordCgroups {
+    /// Watch every cgroup directory.
+    Yes,
+    /// Processes only.
+    No,
+}
+
+/// Something that happened on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When: the kernel's stamp, or for cgroups and files the moment that they were read.
+    pub time: Timestamp,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    /// A process that was there before, told because it forked.
+    Present {
+        /// The process.
+        pid: Pid,
+        /// What it is.
+        image: Box<ProcessImage>,
+    },
+    /// A process was made.
+    Fork {
+        /// The parent.
+        parent: Pid,
+        /// The child.
+        child: Pid,
+    },
+    /// A process runs another program.
+    Exec {
+        /// The process.
+        pid: Pid,
+        /// What it runs; `None` when it was gone before it could be read.
+        image: Option<Box<ProcessImage>>,
+    },
+    /// A process named itself.
+    Comm {
+        /// The process.
+        pid: Pid,
+        /// The name; hostile.
+        comm: String,
+    },
+    /// A process ended.
+    Exit {
+        /// The process.
+        pid: Pid,
+        /// How.
+        status: ExitStatus,
+    },
+    /// What a bundle says, read when a runtime was called to create it.
+    Bundle {
+        /// The runtime's process.
+        pid: Pid,
+        /// `linux.cgroupsPath`.
+        cgroups_path: Option<String>,
+        /// `linux.namespaces` that name a path: they are joined, not made.
+        joined_namespaces: Vec<String>,
+    },
+    /// The pid that the runtime wrote to its `--pid-file`.
+    InitPid {
+        /// The container.
+        container: ContainerId,
+        /// Its init process.
+        pid: Pid,
+    },
+    /// A cgroup came.
+    CgroupCreated {
+        /// `None` in the unified hierarchy, else the legacy controller.
+        hierarchy: Option<&'static str>,
+        /// The cgroup.
+        path: CgroupPath,
+    },
+    /// A cgroup went.
+    CgroupRemoved {
+        /// `None` in the unified hierarchy, else the legacy controller.
+        hierarchy: Option<&'static str>,
+        /// The cgroup.
+        path: CgroupPath,
+    },
+    /// The kernel could not deliver everything: the counts so far.
+    Lost(Loss),
+}
+
+/// A running recording; dropping it ends it.
+#[derive(Debug)]
+pub struct Recorder {
+    events: Receiver<Event>,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<Result<Loss, EventError>>>,
+}
+
+impl Recorder {
+    /// Subscribes, and returns when everything that happens from now on will be told.
+    ///
+    /// # Errors
+    /// When the host is a captured one or the kernel refuses.
+    pub fn start(host: &Host, cgroups: RecordCgroups) -> Result<Self, EventError> {
+        if !host.is_live() {
+            return Err(EventError::NotLive);
+        }
+        let cgroups = match cgroups {
+            RecordCgroups::Yes => Some(CgroupWatch::open(host)?),
+            RecordCgroups::No => None,
+        };
+        let connector = ProcConnector::open()?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map(Arc::new)
+            .map_err(|source| EventError::Open { source })?;
+        let (sender, events) = mpsc::channel();
+        let reader = Reader::new(host.clone(), connector, cgroups, sender);
+        let reader_stop = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || reader.run(&reader_stop))
+            .map_err(|source| EventError::Thread { source })?;
+        Ok(Self { events, stop, thread: Some(thread) })
+    }
+
+    /// The next event; `None` when none came in time or the recording ended.
+    #[must_use]
+    pub fn receive(&self, timeout: Duration) -> Option<Event> {
+        self.events.recv_timeout(timeout).ok()
+    }
+
+    /// Whether the recording still runs: it ends by itself only when the kernel's socket fails.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Ends the recording: what the kernel told until now is handed out, with what it could not tell.
+    ///
+    /// # Errors
+    /// When the recording had ended by itself, and why.
+    pub fn finish(mut self) -> Result<(Vec<Event>, Loss), EventError> {
+        let loss = self.join()?;
+        Ok((self.events.try_iter().collect(), loss))
+    }
+
+    fn join(&mut self) -> Result<Loss, EventError> {
+        match rustix::io::write(&*self.stop, &1u64.to_ne_bytes()) {
+            Ok(_) | Err(_) => {}
+        }
+        let Some(thread) = self.thread.take() else { return Ok(Loss::default()) };
+        thread.join().unwrap_or_else(|_| {
+            Err(EventError::Thread { source: std::io::Error::other("the thread that reads events panicked") })
+        })
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Who wants to know calls `finish`.
+        match self.join() {
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// The thread's side.
+struct Reader {
+    host: Host,
+    connector: ProcConnector,
+    cgroups: Option<CgroupWatch>,
+    sender: Sender<Event>,
+    pending: VecDeque<ProcEvent>,
+    known: HashSet<Pid>,
+    creating: HashMap<Pid, (ContainerId, PathBuf)>,
+    told: Loss,
+    /// `CLOCK_BOOTTIME`, which `/proc` counts in, minus `CLOCK_MONOTONIC`, which events are stamped with.
+    suspended: u64,
+}
+
+impl Reader {
+    fn new(
+        host: Host,
+        connector: ProcConnector,
+        cgroups: Option<CgroupWatch>,
+        sender: Sender<Event>,
+    ) -> Self {
+        let suspended = now(ClockId::Boottime).saturating_sub(now(ClockId::Monotonic));
+        Self {
+            host,
+            connector,
+            cgroups,
+            sender,
+            pending: VecDeque::new(),
+            known: HashSet::new(),
+            creating: HashMap::new(),
+            told: Loss::default(),
+            suspended,
+        }
+    }
+
+    fn run(mut self, stop: &OwnedFd) -> Result<Loss, EventError> {
+        // Ahead of the load that is being watched, where that is allowed: the nicer we are, the more is gone unread.
+        match rustix::process::setpriority_process(None, -10) {
+            Ok(()) | Err(_) => {}
+        }
+        loop {
+            let stopping = self.wait(stop)?;
+            self.drain()?;
+            while !self.pending.is_empty() {
+                self.tell_until_one_is_read();
+                self.drain()?;
+            }
+            self.tell_cgroups()?;
+            self.tell_loss();
+            if stopping {
+                return Ok(self.loss());
+            }
+        }
+    }
+
+    /// Sleeps until there is something; `true` when the recording is to end.
+    fn wait(&self, stop: &OwnedFd) -> Result<bool, EventError> {
+        let mut fds = vec![PollFd::new(&self.connector, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        fds.extend(self.cgroups.as_ref().map(|cgroups| PollFd::new(cgroups, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) => Ok(fds.get(1).is_some_and(|fd| !fd.revents().is_empty())),
+            Err(Errno::INTR) => Ok(false),
+            Err(source) => Err(EventError::Receive { source }),
+        }
+    }
+
+    fn drain(&mut self) -> Result<(), EventError> {
+        let mut events = Vec::new();
+        for _ in 0..DRAIN {
+            if !self.connector.receive(&mut events)? {
+                break;
+            }
+        }
+        self.pending.extend(events);
+        Ok(())
+    }
+
+    /// Hands events on up to and including the first that `/proc` had to be read for.
+    fn tell_until_one_is_read(&mut self) {
+        while let Some(event) = self.pending.pop_front() {
+            let time = event.time;
+            match event.kind {
+                ProcEventKind::Fork { parent, child } => {
+                    let unknown = self.known.insert(parent);
+                    self.known.insert(child);
+                    if unknown && let Some(image) = self.read(parent, time) {
+                        self.tell(time, EventKind::Present { pid: parent, image: Box::new(image) });
+                    }
+                    self.tell(time, EventKind::Fork { parent, child });
+                    if unknown {
+                        return;
+                    }
+                }
+                ProcEventKind::Exec { pid } => {
+                    self.known.insert(pid);
+                    self.tell_exec(time, pid);
+                    return;
+                }
+                ProcEventKind::Comm { pid, comm } => {
+                    let comm = String::from_utf8_lossy(&comm).into_owned();
+                    self.tell(time, EventKind::Comm { pid, comm });
+                }
+                ProcEventKind::Exit { pid, status } => {
+                    self.known.remove(&pid);
+                    self.tell(time, EventKind::Exit { pid, status });
+                    self.tell_init_pid(time, pid);
+                }
+                ProcEventKind::Answer { .. }
+                | ProcEventKind::Uid { .. }
+                | ProcEventKind::Thread
+                | ProcEventKind::Other(_) => {}
+            }
+        }
+    }
+
+    fn tell_exec(&mut self, time: Timestamp, pid: Pid) {
+        let image = self.read(pid, time);
+        let call = image.as_ref().and_then(|image| parse_invocation(&image.command_line));
+        self.tell(time, EventKind::Exec { pid, image: image.map(Box::new) });
+        let Some(Invocation::Runtime(call)) = call else { return };
+        if !matches!(call.operation, RuntimeOperation::Create | RuntimeOperation::Run) {
+            return;
+        }
+        if let Some(bundle) = &call.bundle
+            && let Some((cgroups_path, joined_namespaces)) = read_bundle(&self.host.resolve(bundle))
+        {
+            self.tell(time, EventKind::Bundle { pid, cgroups_path, joined_namespaces });
+        }
+        if let (Some(id), Some(file)) = (call.id, call.pid_file) {
+            self.creating.insert(pid, (id, file));
+        }
+    }
+
+    /// When a runtime's `create` ends, its pid file says which process is the container's init.
+    fn tell_init_pid(&mut self, time: Timestamp, runtime: Pid) {
+        let Some((container, file)) = self.creating.remove(&runtime) else { return };
+        let text = fs::read_to_string(self.host.resolve(&file)).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse() {
+            self.tell(time, EventKind::InitPid { container, pid: Pid::new(pid) });
+        }
+    }
+
+    /// The process that an event is of; `None` when it is gone, also when another has its pid.
+    fn read(&self, pid: Pid, time: Timestamp) -> Option<ProcessImage> {
+        read_process_image(&self.host, pid).filter(|image| {
+            image.start_ticks.saturating_mul(TICK_NANOSECONDS)
+                <= time.0.saturating_add(self.suspended).saturating_add(REUSE_MARGIN)
+        })
+    }
+
+    fn tell_cgroups(&mut self) -> Result<(), EventError> {
+        let Some(cgroups) = &mut self.cgroups else { return Ok(()) };
+        let time = Timestamp(now(ClockId::Monotonic));
+        for change in cgroups.drain()? {
+            let (hierarchy, path) = (change.hierarchy, change.path);
+            let kind = if change.created {
+                EventKind::CgroupCreated { hierarchy, path }
+            } else {
+                EventKind::CgroupRemoved { hierarchy, path }
+            };
+            tell(&self.sender, time, kind);
+        }
+        Ok(())
+    }
+
+    fn loss(&self) -> Loss {
+        let overflows = self.cgroups.as_ref().map_or(0, CgroupWatch::overflows);
+        Loss { cgroup_overflows: overflows, ..self.connector.loss() }
+    }
+
+    fn tell_loss(&mut self) {
+        let loss = self.loss();
+        if loss != self.told {
+            self.told = loss;
+            self.tell(Timestamp(now(ClockId::Monotonic)), EventKind::Lost(loss));
+        }
+    }
+
+    fn tell(&self, time: Timestamp, kind: EventKind) {
+        tell(&self.sender, time, kind);
+    }
+}
+
+/// A receiver that is gone has dropped the recorder: the stop follows at once.
+fn tell(sender: &Sender<Event>, time: Timestamp, kind: EventKind) {
+    match sender.send(Event { time, kind }) {
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// A clock in nanoseconds.
+fn now(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or_default().saturating_mul(1_000_000_000).saturating_add(nanoseconds.unwrap_or_default())
+}
+
+/// `linux.cgroupsPath` and the namespaces that are joined by path, from a bundle's `config.json`.
+fn read_bundle(bundle: &Path) -> Option<(Option<String>, Vec<String>)> {
+    let text = fs::read(bundle.join("config.json")).ok()?;
+    let spec: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let linux = spec.get("linux")?;
+    let cgroups_path = linux.get("cgroupsPath").and_then(|path| path.as_str()).map(str::to_owned);
+    let joined = linux.get("namespaces").and_then(|list| list.as_array()).map_or_else(Vec::new, |list| {
+        list.iter()
+            .filter(|entry| {
+                entry.get("path").is_some_and(|path| path.as_str().is_some_and(|p| !p.is_empty()))
+            })
+            .filter_map(|entry| entry.get("type")?.as_str().map(str::to_owned))
+            .collect()
+    });
+    Some((cgroups_path, joined))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Real events of this kernel; a builder without the right to see them says so.
+    #[test]
+    fn a_process_is_told_from_fork_to_exit() {
+        let recorder = match Recorder::start(&Host::live(), RecordCgroups::No) {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                return;
+            }
+        };
+        let mut child = Command::new("sh").args(["-c", "sleep 0.05; exit 7"]).spawn().unwrap();
+        let pid = Pid::new(child.id());
+        child.wait().unwrap();
+        let (events, loss) = recorder.finish().unwrap();
+        assert!(loss.is_none(), "{loss:?}");
+        let of_child: Vec<&EventKind> = events.iter().map(|event| &event.kind).collect();
+        let ran = of_child.iter().any(|kind| {
+            matches!(kind, EventKind::Exec { pid: told, image: Some(image) }
+                if *told == pid && image.command_line.first().is_some_and(|name| name == "sh"))
+        });
+        assert!(ran, "{events:?}");
+        assert!(of_child.contains(&&EventKind::Exit { pid, status: ExitStatus::Exited(7) }), "{events:?}");
+        assert!(of_child.iter().any(|kind| matches!(kind, EventKind::Fork { child, .. } if *child == pid)));
+    }
+
+    #[test]
+    fn a_captured_host_has_no_events() {
+        assert!(matches!(
+            Recorder::start(&Host::at("/nowhere"), RecordCgroups::No),
+            Err(EventError::NotLive)
+        ));
+    }
+
+    #[test]
+    fn a_bundle_names_what_it_joins() {
+        let bundle = tempfile::tempdir().unwrap();
+        let spec = r#"{"linux":{"cgroupsPath":"/k8s.io/x","namespaces":[{"type":"pid"},{"type":"network","path":"/proc/1/ns/net"}]}}"#;
+        fs::write(bundle.path().join("config.json"), spec).unwrap();
+        assert_eq!(read_bundle(bundle.path()), Some((Some("/k8s.io/x".into()), vec!["network".into()])));
+        fs::write(bundle.path().join("config.json"), "{").unwrap();
+        assert_eq!(read_bundle(bundle.path()), None);
+    }
+}
