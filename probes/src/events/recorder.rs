@@ -414,34 +414,7 @@ fn read_bundle(bundle: &Path) -> Option<(Option<String>, Vec<String>)> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
-
-    /// Real events of this kernel; a builder without the right to see them says so.
-    #[test]
-    fn a_process_is_told_from_fork_to_exit() {
-        let recorder = match Recorder::start(&Host::live(), RecordCgroups::No) {
-            Ok(recorder) => recorder,
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                return;
-            }
-        };
-        let mut child = Command::new("sh").args(["-c", "sleep 0.05; exit 7"]).spawn().unwrap();
-        let pid = Pid::new(child.id());
-        child.wait().unwrap();
-        let (events, loss) = recorder.finish().unwrap();
-        assert!(loss.is_none(), "{loss:?}");
-        let of_child: Vec<&EventKind> = events.iter().map(|event| &event.kind).collect();
-        let ran = of_child.iter().any(|kind| {
-            matches!(kind, EventKind::Exec { pid: told, image: Some(image) }
-                if *told == pid && image.command_line.first().is_some_and(|name| name == "sh"))
-        });
-        assert!(ran, "{events:?}");
-        assert!(of_child.contains(&&EventKind::Exit { pid, status: ExitStatus::Exited(7) }), "{events:?}");
-        assert!(of_child.iter().any(|kind| matches!(kind, EventKind::Fork { child, .. } if *child == pid)));
-    }
 
     #[test]
     fn a_captured_host_has_no_events() {
