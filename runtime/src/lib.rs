@@ -2,6 +2,10 @@
 //!
 //! The binary `inspect-runtime` is a thin `main` around [`run`]. It starts no thread before its last clone.
 
+pub mod cgroup;
+pub mod seccomp;
+pub mod sys;
+
 use std::ffi::OsString;
 use std::io::Write;
 

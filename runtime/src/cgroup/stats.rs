@@ -1,0 +1,1 @@
+//! What a cgroup has used: placeholder for the commands `events --stats`.

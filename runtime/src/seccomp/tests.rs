@@ -1,0 +1,1 @@
+//! The compiler against the meaning of profiles, and against libseccomp.
