@@ -11,7 +11,10 @@ pub mod events;
 pub mod host;
 pub mod known_error;
 pub mod name;
+pub mod node;
 pub mod process;
+pub mod runtime_choice;
 pub mod runtime_state;
 
 pub use host::Host;
+pub use node::Node;

@@ -4,4 +4,5 @@ pub(crate) mod json;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod why_error;
+pub(crate) mod why_runtime;
 pub(crate) mod wrap;

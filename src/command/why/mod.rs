@@ -1,6 +1,7 @@
 //! `inspect why`: the reasons behind what is seen on a node.
 
 mod error;
+mod runtime;
 
 use clap::{Args, Subcommand};
 use inspect_probes::Host;
@@ -10,19 +11,29 @@ use crate::output::{Output, Status};
 
 /// Say why: which runtime made a container, what an error text means
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct WhyArgs {
+    /// Container to ask `why runtime` about: id, unique prefix, NAMESPACE/ID, container or pod name
+    #[arg(value_name = "ID", required = true)]
+    container: Option<String>,
     #[command(subcommand)]
-    question: Question,
+    question: Option<Question>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Question {
+    Runtime(runtime::RuntimeArgs),
     Error(error::ErrorArgs),
 }
 
-/// Answers the question that was asked.
+/// Answers the question that was asked; a bare container asks for its runtime.
 pub(crate) fn run(args: &WhyArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {
-    match &args.question {
-        Question::Error(args) => error::run(args, host, output),
+    match (&args.question, &args.container) {
+        (Some(Question::Runtime(args)), _) => runtime::run(args, host, output),
+        (Some(Question::Error(args)), _) => error::run(args, host, output),
+        (None, Some(container)) => {
+            runtime::run(&runtime::RuntimeArgs::about(container.clone()), host, output)
+        }
+        (None, None) => Err(CommandError::usage("why what? Name a container, or `error` and its text")),
     }
 }
