@@ -39,5 +39,6 @@ pub(crate) enum ColorChoice {
 /// One variant per subcommand; its arguments live in the subcommand's file.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Trace(crate::command::trace::TraceArgs),
     Why(crate::command::why::WhyArgs),
 }

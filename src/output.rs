@@ -1,7 +1,8 @@
 //! The only writer to the terminal: colour, width, broken pipes, errors.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::process::ExitCode;
+use std::os::fd::AsFd as _;
+use std::process::{ExitCode, Stdio};
 
 use crate::cli::ColorChoice;
 use crate::error::CommandError;
@@ -32,6 +33,7 @@ impl From<Status> for ExitCode {
 pub(crate) struct Output {
     color: bool,
     width: Option<usize>,
+    reader_gone: bool,
 }
 
 impl Output {
@@ -44,7 +46,7 @@ impl Output {
             ColorChoice::Never => false,
             ColorChoice::Auto => terminal && !no_color,
         };
-        Self { color, width: terminal_width(terminal) }
+        Self { color, width: terminal_width(terminal), reader_gone: false }
     }
 
     /// Whether to colour.
@@ -64,8 +66,16 @@ impl Output {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(CommandError::trouble(format!("cannot write to standard output: {error}")))
             }
-            _ => Ok(()),
+            written => {
+                self.reader_gone |= written.is_err();
+                Ok(())
+            }
         }
+    }
+
+    /// Whether nobody reads standard output any more: what would follow for ever ends then.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        self.reader_gone
     }
 
     /// Writes a line of progress or a warning to standard error.
@@ -85,6 +95,11 @@ impl Output {
         write_stderr(&text);
         ExitCode::from(error.status())
     }
+}
+
+/// Our standard error as the standard output of a command that we run, so that ours stays one document.
+pub(crate) fn stderr_of_child() -> Result<Stdio, CommandError> {
+    io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).map_err(CommandError::trouble)
 }
 
 /// Prints clap's help, version or refusal: help and version succeed, a refusal is status 2.

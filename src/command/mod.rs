@@ -1,5 +1,6 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
+pub(crate) mod trace;
 pub(crate) mod why;
 
 use inspect_probes::Host;
@@ -12,6 +13,7 @@ use crate::output::{Output, Status};
 pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError> {
     let host = host(&cli.global);
     match &cli.command {
+        Command::Trace(args) => trace::run(args, &host, output),
         Command::Why(args) => why::run(args, &host, output),
     }
 }

@@ -1,8 +1,10 @@
 //! Values in, text out: nothing here reads the host or writes to the terminal.
 
+pub(crate) mod chrome;
 pub(crate) mod json;
 pub(crate) mod style;
 pub(crate) mod table;
+pub(crate) mod trace;
 pub(crate) mod why_error;
 pub(crate) mod why_runtime;
 pub(crate) mod wrap;

@@ -96,6 +96,8 @@ pub enum EventKind {
         cgroups_path: Option<String>,
         /// `linux.namespaces` that name a path: they are joined, not made.
         joined_namespaces: Vec<String>,
+        /// `process.args`: what the init process will run.
+        arguments: Vec<String>,
     },
     /// The pid that the runtime wrote to its `--pid-file`.
     InitPid {
@@ -322,9 +324,9 @@ impl Reader {
             return;
         }
         if let Some(bundle) = &call.bundle
-            && let Some((cgroups_path, joined_namespaces)) = read_bundle(&self.host.resolve(bundle))
+            && let Some(kind) = read_bundle(&self.host.resolve(bundle), pid)
         {
-            self.tell(time, EventKind::Bundle { pid, cgroups_path, joined_namespaces });
+            self.tell(time, kind);
         }
         if let (Some(id), Some(file)) = (call.id, call.pid_file) {
             self.creating.insert(pid, (id, file));
@@ -395,21 +397,22 @@ fn now(clock: ClockId) -> u64 {
     seconds.unwrap_or_default().saturating_mul(1_000_000_000).saturating_add(nanoseconds.unwrap_or_default())
 }
 
-/// `linux.cgroupsPath` and the namespaces that are joined by path, from a bundle's `config.json`.
-fn read_bundle(bundle: &Path) -> Option<(Option<String>, Vec<String>)> {
+/// What a bundle's `config.json` says of the container that `runtime` makes of it.
+fn read_bundle(bundle: &Path, runtime: Pid) -> Option<EventKind> {
     let text = fs::read(bundle.join("config.json")).ok()?;
     let spec: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let linux = spec.get("linux")?;
-    let cgroups_path = linux.get("cgroupsPath").and_then(|path| path.as_str()).map(str::to_owned);
-    let joined = linux.get("namespaces").and_then(|list| list.as_array()).map_or_else(Vec::new, |list| {
-        list.iter()
-            .filter(|entry| {
-                entry.get("path").is_some_and(|path| path.as_str().is_some_and(|p| !p.is_empty()))
-            })
-            .filter_map(|entry| entry.get("type")?.as_str().map(str::to_owned))
-            .collect()
-    });
-    Some((cgroups_path, joined))
+    let text_of = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let list_of = |path: &str| spec.pointer(path).and_then(|list| list.as_array()).into_iter().flatten();
+    let is_joined = |entry: &&serde_json::Value| entry["path"].as_str().is_some_and(|path| !path.is_empty());
+    Some(EventKind::Bundle {
+        pid: runtime,
+        cgroups_path: spec.pointer("/linux/cgroupsPath").and_then(text_of),
+        joined_namespaces: list_of("/linux/namespaces")
+            .filter(is_joined)
+            .filter_map(|entry| text_of(&entry["type"]))
+            .collect(),
+        arguments: list_of("/process/args").filter_map(text_of).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -427,10 +430,16 @@ mod tests {
     #[test]
     fn a_bundle_names_what_it_joins() {
         let bundle = tempfile::tempdir().unwrap();
-        let spec = r#"{"linux":{"cgroupsPath":"/k8s.io/x","namespaces":[{"type":"pid"},{"type":"network","path":"/proc/1/ns/net"}]}}"#;
+        let spec = r#"{"process":{"args":["sh"]},"linux":{"cgroupsPath":"/k8s.io/x","namespaces":[{"type":"pid"},{"type":"network","path":"/proc/1/ns/net"}]}}"#;
         fs::write(bundle.path().join("config.json"), spec).unwrap();
-        assert_eq!(read_bundle(bundle.path()), Some((Some("/k8s.io/x".into()), vec!["network".into()])));
+        let expected = EventKind::Bundle {
+            pid: Pid::new(7),
+            cgroups_path: Some("/k8s.io/x".into()),
+            joined_namespaces: vec!["network".into()],
+            arguments: vec!["sh".into()],
+        };
+        assert_eq!(read_bundle(bundle.path(), Pid::new(7)), Some(expected));
         fs::write(bundle.path().join("config.json"), "{").unwrap();
-        assert_eq!(read_bundle(bundle.path()), None);
+        assert_eq!(read_bundle(bundle.path(), Pid::new(7)), None);
     }
 }

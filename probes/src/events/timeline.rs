@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-pub use container::{CgroupStep, ContainerTrace, Step, trace_of_process};
+pub use container::{CgroupStep, CommandLineSource, ContainerTrace, Step};
 pub use role::Role;
 
 use super::invocation::{Invocation, parse_invocation};
@@ -27,6 +27,9 @@ use crate::name::{CgroupPath, ContainerId, ContainerdNamespace, Pid};
 /// Processes inside one container that are kept after they ended: the first ones; the rest is counted.
 const KEPT_CONTAINER_PROCESSES: usize = 64;
 
+/// And of the command's own: the last to end is the command itself, which is kept in any case.
+const KEPT_COMMAND_PROCESSES: usize = 256;
+
 /// A program that a process ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Execution {
@@ -34,6 +37,17 @@ pub struct Execution {
     pub time: Timestamp,
     /// What; `None` when the process was gone before it could be read.
     pub image: Option<Box<ProcessImage>>,
+}
+
+/// What the bundle says that a runtime was called for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BundleSays {
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<String>,
+    /// Namespaces that are joined by path, in the spec's names.
+    pub joined_namespaces: Vec<String>,
+    /// `process.args`.
+    pub arguments: Vec<String>,
 }
 
 /// A process during the trace.
@@ -59,10 +73,8 @@ pub struct TracedProcess {
     pub container: Option<ContainerId>,
     /// In which containerd namespace.
     pub containerd_namespace: Option<ContainerdNamespace>,
-    /// `linux.cgroupsPath` of the bundle that it was called for.
-    pub cgroups_path: Option<String>,
-    /// Namespaces that the bundle joins by path.
-    pub joined_namespaces: Vec<String>,
+    /// What the bundle says that it was called for.
+    pub bundle: BundleSays,
 }
 
 /// A cgroup that came or went during the trace.
@@ -102,6 +114,7 @@ pub struct Timeline {
     cgroups: Vec<TracedCgroup>,
     init_pids: HashMap<ContainerId, Pid>,
     kept: HashMap<ContainerId, usize>,
+    kept_of_command: usize,
     omitted: HashMap<ContainerId, u64>,
     counts: Counts,
     loss: Loss,
@@ -180,10 +193,9 @@ impl Timeline {
                 }
             }
             EventKind::Exit { pid, status } => self.exit(time, pid, status),
-            EventKind::Bundle { pid, cgroups_path, joined_namespaces } => {
+            EventKind::Bundle { pid, cgroups_path, joined_namespaces, arguments } => {
                 if let Some(process) = self.live_mut(pid) {
-                    process.cgroups_path = cgroups_path;
-                    process.joined_namespaces = joined_namespaces;
+                    process.bundle = BundleSays { cgroups_path, joined_namespaces, arguments };
                 }
             }
             EventKind::InitPid { container, pid } => self.init_pid(container, pid),
@@ -266,7 +278,9 @@ impl Timeline {
         let Some(process) = self.processes.get(&number) else { return };
         let role = match process.role {
             // A runtime that executes itself anew, and a container's own programs, stay what they are.
-            Role::Runtime(_) | Role::Init | Role::ContainerProcess | Role::Command => return,
+            Role::Runtime(_) | Role::Init | Role::ContainerProcess => return,
+            // `inspect trace -- runc run …`: the command is itself a step.
+            Role::Command if !matches!(invocation, Some(Invocation::Runtime(_))) => return,
             Role::RuntimeStage if invocation == Some(&Invocation::RuntimeInit) => return,
             Role::RuntimeStage => Some(self.role_of_program(process, image)),
             _ => None,
@@ -335,7 +349,13 @@ impl Timeline {
 
     fn is_kept(&mut self, number: usize) -> bool {
         let Some(process) = self.processes.get(&number) else { return false };
-        let Some(container) = &process.container else { return process.role != Role::Other };
+        let Some(container) = &process.container else {
+            if process.role == Role::Command {
+                self.kept_of_command += 1;
+            }
+            let room = self.kept_of_command <= KEPT_COMMAND_PROCESSES || self.command == Some(process.pid);
+            return process.role != Role::Other && room;
+        };
         if process.role != Role::ContainerProcess {
             return true;
         }
@@ -361,7 +381,6 @@ fn blank(pid: Pid, parent_pid: Option<Pid>) -> TracedProcess {
         role: Role::Other,
         container: None,
         containerd_namespace: None,
-        cgroups_path: None,
-        joined_namespaces: Vec::new(),
+        bundle: BundleSays::default(),
     }
 }

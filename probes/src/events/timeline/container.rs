@@ -22,10 +22,10 @@ pub struct Step {
     pub parent_pid: Option<Pid>,
     /// How deep below the first step: 0 is the outermost.
     pub depth: usize,
-    /// Its arguments; of a process that was never read, those of the one that made it. Hostile.
+    /// Its arguments, from where [`Step::command_line_source`] says. Hostile.
     pub command_line: Vec<String>,
-    /// Whether [`Step::command_line`] is the maker's, because the process was gone before it could be read or ran no program.
-    pub command_line_of_parent: bool,
+    /// Whose arguments these are.
+    pub command_line_source: CommandLineSource,
     /// Its program.
     pub exe: Option<PathBuf>,
     /// Its program's file.
@@ -44,6 +44,20 @@ pub struct Step {
     pub namespaces_created: Vec<NamespaceInode>,
     /// Linux namespaces that it joined by path.
     pub namespaces_joined: Vec<NamespaceInode>,
+}
+
+/// Where a command line was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandLineSource {
+    /// `/proc/PID/cmdline` of the process itself.
+    Process,
+    /// `process.args` of the bundle: the init process was gone before it could be read.
+    Bundle,
+    /// The process that made it: it ran no program of its own, or was gone before it could be read.
+    Parent,
+    /// Nowhere.
+    Unknown,
 }
 
 /// A cgroup of the container's.
@@ -104,6 +118,14 @@ impl Timeline {
             .collect();
         traces.sort_by_key(|(first, _)| *first);
         traces.into_iter().map(|(_, trace)| trace).collect()
+    }
+
+    /// The command that the trace was made for and what it started, as a tree; the first few hundred of them.
+    #[must_use]
+    pub fn command_steps(&self) -> Vec<Step> {
+        let of_command =
+            |(number, process): (usize, &TracedProcess)| (process.role == Role::Command).then_some(number);
+        self.tree(&self.processes().filter_map(of_command).collect())
     }
 
     fn is_step(&self, number: usize) -> bool {
@@ -177,7 +199,7 @@ impl Timeline {
     fn step(&self, process: &TracedProcess, depth: usize) -> Step {
         let since = |time: Timestamp| time.since(self.origin());
         let (image, executed) = image_of(process);
-        let maker = process.parent.and_then(|number| self.process(number)).and_then(|p| image_of(p).0);
+        let (command_line, command_line_source) = self.command_line(process);
         let (created, joined) = match process.role {
             Role::Init | Role::ExecProcess => self.namespaces(process),
             _ => (Vec::new(), Vec::new()),
@@ -187,8 +209,8 @@ impl Timeline {
             pid: process.pid,
             parent_pid: process.parent_pid,
             depth,
-            command_line: image.or(maker).map(|image| image.command_line.clone()).unwrap_or_default(),
-            command_line_of_parent: image.is_none() && maker.is_some(),
+            command_line,
+            command_line_source,
             exe: image.and_then(|image| image.exe.clone()),
             file: image.and_then(|image| image.file),
             comm: process.comm.clone(),
@@ -198,6 +220,25 @@ impl Timeline {
             status: process.ended.map(|(_, status)| status),
             namespaces_created: created,
             namespaces_joined: joined,
+        }
+    }
+
+    /// Its own arguments, else what is known from the bundle or from who made it.
+    fn command_line(&self, process: &TracedProcess) -> (Vec<String>, CommandLineSource) {
+        if let Some(image) = image_of(process).0 {
+            return (image.command_line.clone(), CommandLineSource::Process);
+        }
+        let runtime = self.find_ancestor(process, |role| matches!(role, Role::Runtime(_)));
+        let planned =
+            runtime.map(|runtime| &runtime.bundle.arguments).filter(|arguments| !arguments.is_empty());
+        if let (Role::Init, Some(arguments), false) = (process.role, planned, process.executions.is_empty()) {
+            return (arguments.clone(), CommandLineSource::Bundle);
+        }
+        let maker =
+            process.parent.and_then(|number| self.process(number)).and_then(|maker| image_of(maker).0);
+        match maker {
+            Some(image) => (image.command_line.clone(), CommandLineSource::Parent),
+            None => (Vec::new(), CommandLineSource::Unknown),
         }
     }
 
@@ -214,7 +255,12 @@ impl Timeline {
             .iter()
             .filter(|namespace| before.namespace(namespace.kind) != Some(namespace.inode))
             .partition(|namespace| {
-                !exec && !runtime.joined_namespaces.iter().any(|joined| same_kind(joined, namespace.kind))
+                !exec
+                    && !runtime
+                        .bundle
+                        .joined_namespaces
+                        .iter()
+                        .any(|joined| same_kind(joined, namespace.kind))
             })
     }
 
@@ -245,15 +291,6 @@ impl Timeline {
             })
             .collect()
     }
-}
-
-/// The step of any kept process, for a trace's command.
-#[must_use]
-pub fn trace_of_process(timeline: &Timeline, pid: Pid) -> Option<Step> {
-    timeline
-        .processes()
-        .find(|(_, process)| process.pid == pid && process.role == Role::Command)
-        .map(|(_, process)| timeline.step(process, 0))
 }
 
 /// The image that says most of a process: a runtime's first, as later ones are protected copies; anything else's last.

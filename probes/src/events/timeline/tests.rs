@@ -84,6 +84,7 @@ fn a_start_by_runc_is_told_whole() {
         pid: Pid::new(20),
         cgroups_path: None,
         joined_namespaces: vec!["network".into()],
+        arguments: vec!["true".into()],
     });
     story.fork(20, 21);
     story.exec(21, "runc init", "/usr/sbin/runc", 1);
@@ -123,8 +124,7 @@ fn a_start_by_runc_is_told_whole() {
     let create = trace.find_create().unwrap();
     assert_eq!(create.exe.as_deref(), Some(std::path::Path::new("/usr/sbin/runc")));
     assert!(create.duration.unwrap() > 0 && create.started.unwrap() < create.executed.unwrap());
-    let command = trace_of_process(&story.timeline, Pid::new(90)).unwrap();
-    assert_eq!(command.command_line[0], "ctr");
+    assert_eq!(story.timeline.command_steps()[0].command_line[0], "ctr");
 }
 
 #[test]
@@ -166,6 +166,28 @@ fn an_exec_that_was_gone_unread_keeps_its_makers_command_line() {
     assert_eq!(story.timeline.counts().execs_unread, 1);
     let trace = story.only();
     assert_eq!(trace.missing, ["runtime create", "runtime start", "init"]);
+}
+
+#[test]
+fn an_init_that_was_gone_unread_ran_what_the_bundle_says() {
+    let mut story = Story::new();
+    story.shim();
+    story.runtime(20, "crun", &format!("create --bundle {BUNDLE}"));
+    let arguments = vec!["true".to_owned()];
+    let pid = Pid::new(20);
+    story.tell(EventKind::Bundle { pid, cgroups_path: None, joined_namespaces: vec![], arguments });
+    story.fork(20, 21);
+    story.exit(20, 0);
+    story.tell(EventKind::InitPid { container: ContainerId::new("pc1"), pid: Pid::new(21) });
+    story.runtime(30, "crun", "start");
+    story.tell(EventKind::Exec { pid: Pid::new(21), image: None });
+    let trace = story.only();
+    assert_eq!(trace.missing, [""; 0]);
+    let init = trace.steps.iter().find(|step| step.step == Role::Init).unwrap();
+    assert_eq!(
+        (init.command_line.join(" "), init.command_line_source),
+        ("true".into(), CommandLineSource::Bundle)
+    );
 }
 
 #[test]
