@@ -1,0 +1,123 @@
+//! The three Debian releases a node under test is made of, and the recipe of its disk image.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A Debian release: its containerd, systemd and kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Generation {
+    /// containerd 1.6, systemd 252, Linux 6.1
+    Bookworm,
+    /// containerd 1.7, systemd 257, Linux 6.12
+    Trixie,
+    /// containerd 2.1, systemd 262, Linux 7
+    Forky,
+}
+
+/// Raised when the way an image is made changes in a manner that the recipe's other parts do not show.
+const IMAGE_FORMAT: u32 = 1;
+
+/// What every image holds beyond Debian's essential packages.
+const PACKAGES: &[&str] = &[
+    "apparmor",
+    "busybox-static",
+    "ca-certificates",
+    "containerd",
+    "crun",
+    "dbus",
+    "iproute2",
+    "jq",
+    "kmod",
+    "linux-image-cloud-amd64",
+    "openssh-server",
+    "procps",
+    "psmisc",
+    "python3-minimal",
+    "runc",
+    "strace",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "util-linux",
+    "zstd",
+];
+
+/// The files laid over Debian's own: path, mode, content. They go in before the packages, so that the initramfs that
+/// the kernel package makes is already the lab's small one.
+pub(crate) const OVERLAY: &[(&str, u32, &str)] = &[
+    ("etc/hostname", 0o644, "inspect-lab\n"),
+    ("etc/hosts", 0o644, "127.0.0.1 localhost\n127.0.1.1 inspect-lab\n::1 localhost\n"),
+    ("etc/fstab", 0o644, "/dev/vda / ext4 defaults 0 0\n"),
+    ("etc/initramfs-tools/conf.d/lab", 0o644, include_str!("../guest/initramfs.conf")),
+    ("etc/initramfs-tools/hooks/lab", 0o755, include_str!("../guest/initramfs-hook.sh")),
+    ("etc/systemd/network/80-lab.network", 0o644, include_str!("../guest/lab.network")),
+    ("etc/systemd/system/lab-ready.service", 0o644, include_str!("../guest/lab-ready.service")),
+    ("etc/ssh/sshd_config.d/lab.conf", 0o644, include_str!("../guest/sshd.conf")),
+];
+
+/// Units to switch on, and units that only cost time on a node that lives for minutes.
+pub(crate) const ENABLED_UNITS: &[&str] = &["systemd-networkd.service", "lab-ready.service"];
+pub(crate) const MASKED_UNITS: &[&str] = &[
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty@tty1.service",
+    "serial-getty@ttyS0.service",
+    "systemd-networkd-wait-online.service",
+];
+
+impl Generation {
+    /// All of them, oldest first.
+    pub(crate) const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
+
+    /// Debian's name for the release.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Forky => "forky",
+        }
+    }
+
+    /// The packages of its image.
+    pub(crate) fn packages(self) -> Vec<&'static str> {
+        PACKAGES.to_vec()
+    }
+
+    /// Names the image this recipe makes: another recipe, another name. `public_key` is let in by its sshd.
+    pub(crate) fn recipe_hash(self, public_key: &str) -> String {
+        let recipe = format!(
+            "{IMAGE_FORMAT} {self} {:?} {OVERLAY:?} {ENABLED_UNITS:?} {MASKED_UNITS:?} {public_key}",
+            self.packages()
+        );
+        let digest = Sha256::digest(recipe.as_bytes());
+        digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_differ_by_generation_and_key() {
+        let hashes = Generation::ALL.map(|generation| generation.recipe_hash("key"));
+        assert_ne!(hashes[0], hashes[1]);
+        assert_ne!(hashes[1], hashes[2]);
+        assert_ne!(Generation::Trixie.recipe_hash("a"), Generation::Trixie.recipe_hash("b"));
+        assert_eq!(hashes[0].len(), 12);
+    }
+}
