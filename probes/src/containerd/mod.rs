@@ -1,7 +1,9 @@
-//! containerd itself: its daemons and shims among the processes, and its API over gRPC.
+//! containerd itself: its daemons and shims among the processes, its configuration, and its API over gRPC.
 //!
 //! The API's messages are declared by hand, with the fields that are used and the numbers of containerd's
 //! `api/services/*.proto` (v1: the same in containerd 1.6 to 2.x).
+
+pub mod config;
 
 mod api;
 mod channel;
