@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::document::{Document, DocumentError};
 use super::insert::{self, InsertError};
 use super::merge::{BUILT_IN_HANDLER, Effective, RUNC_SHIM};
-use super::schema::{SchemaError, cri_plugin, declared_version};
+use super::schema::{SchemaError, cri_plugin, declared_version, is_free_of_version};
 use super::splice::{Hunk, Splicer};
 use super::undo::undo_lines;
 use super::value::{Setting, Table};
@@ -135,16 +135,8 @@ fn ensure_version(editor: &mut Editor, effective: &Effective) -> Result<i64, Edi
     if let Some(version) = declared_version(table) {
         return Ok(version);
     }
-    let of_version_1 = ["plugins", "disabled_plugins", "required_plugins", "proxy_plugins"];
-    let is_main_without_meaning = effective.version() <= 1 || table.is_empty();
-    if is_main_without_meaning && of_version_1.iter().all(|key| table.get(key).is_none()) {
-        let version = if effective.version() > 1 {
-            effective.version()
-        } else {
-            effective.containerd().preferred_config()
-        };
-        editor.set(&["version"], Setting::Integer(version))?;
-        return Ok(version);
+    if is_free_of_version(effective.table()) {
+        editor.set(&["version"], Setting::Integer(effective.version()))?;
     }
     Ok(effective.version())
 }

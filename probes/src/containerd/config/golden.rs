@@ -157,7 +157,7 @@ proptest! {
             let after = Document::parse(path, edit.after.as_bytes()).unwrap();
             let effective = Effective::merge(std::slice::from_ref(&after), containerd).unwrap();
             prop_assert!(effective.handlers().contains(&effective.default_handler().to_owned()));
-            prop_assert_eq!(effective.binary_name("crun").as_deref(), Some("/usr/bin/crun"));
+            prop_assert_eq!(effective.binary_name("crun"), Some("/usr/bin/crun".to_owned()));
             prop_assert!(plan_edit(&after, &effective, &request).unwrap().is_empty());
         }
     }

@@ -260,9 +260,13 @@ fn insert_whole_lines(document: &Document, splicer: &mut Splicer, at: usize, lin
     }
 }
 
-/// The header `[…]` of a table that has one.
+/// The header `[…]` of a table that has one; the file itself (position 0) has none.
 fn header(table: &toml_edit::Table) -> Option<Range<usize>> {
-    if table.is_implicit() || table.is_dotted() { None } else { table.span() }
+    if table.is_implicit() || table.is_dotted() || table.position().is_none_or(|at| at == 0) {
+        None
+    } else {
+        table.span()
+    }
 }
 
 /// The first header in a subtree.

@@ -57,7 +57,7 @@ impl LoadedConfig {
     /// The patterns of the main file's `imports`, absolute.
     #[must_use]
     pub fn import_patterns(&self) -> Vec<PathBuf> {
-        self.main_file().map(|file| patterns(file)).unwrap_or_default()
+        self.main_file().map(patterns).unwrap_or_default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What containerd makes of its config and the files that it imports, by the rules of its generation.
 
 use super::document::Document;
-use super::schema::{SchemaError, cri_plugin, declared_version};
+use super::schema::{SchemaError, cri_plugin, declared_version, is_free_of_version};
 use super::value::{Setting, Table};
 use super::version::ContainerdVersion;
 
@@ -30,9 +30,11 @@ impl Effective {
             merge_into(&mut table, file.table(), containerd.merges_deeply(), 0);
         }
         let declared = files.iter().filter_map(|file| declared_version(file.table()));
-        let version = match (files.is_empty(), declared.max()) {
-            (true, _) => containerd.preferred_config(),
-            (false, version) => version.unwrap_or(1),
+        let version = match declared.max() {
+            Some(version) => version,
+            // Without a file, or with one that says nothing of plugins, the version is ours to write.
+            None if is_free_of_version(&table) => containerd.preferred_config(),
+            None => 1,
         };
         let plugin = cri_plugin(version, containerd, &table)?;
         Ok(Self { containerd, version, plugin, table })

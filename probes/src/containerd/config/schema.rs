@@ -41,6 +41,13 @@ pub fn declared_version(config: &Table) -> Option<i64> {
     config.get("version").and_then(super::value::Setting::as_integer)
 }
 
+/// Whether a file has nothing in it that the config version could give another meaning.
+pub(super) fn is_free_of_version(config: &Table) -> bool {
+    ["plugins", "disabled_plugins", "required_plugins", "proxy_plugins"]
+        .iter()
+        .all(|key| config.get(key).is_none())
+}
+
 /// The name of the plugin whose `containerd.runtimes` this containerd reads from a file of `version`.
 ///
 /// A version 2 file may hold either plugin under containerd 2.x: the one that is there is taken.
