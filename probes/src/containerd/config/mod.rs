@@ -17,7 +17,7 @@ mod value;
 mod version;
 
 #[cfg(test)]
-mod golden;
+mod tests;
 
 pub use document::{Document, DocumentError};
 pub use edit::{Edit, EditError, EditRequest, empty_document, plan_edit};
