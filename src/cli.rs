@@ -40,5 +40,8 @@ pub(crate) enum ColorChoice {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Trace(crate::command::trace::TraceArgs),
+    Verify(crate::command::verify::VerifyArgs),
     Why(crate::command::why::WhyArgs),
+    #[command(hide = true)]
+    Canary(crate::verify::canary::CanaryArgs),
 }

@@ -1,6 +1,7 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
 pub(crate) mod trace;
+pub(crate) mod verify;
 pub(crate) mod why;
 
 use inspect_probes::Host;
@@ -14,6 +15,8 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError
     let host = host(&cli.global);
     match &cli.command {
         Command::Trace(args) => trace::run(args, &host, output),
+        Command::Verify(args) => verify::run(args, &host, output),
+        Command::Canary(args) => crate::verify::canary::run(args, output),
         Command::Why(args) => why::run(args, &host, output),
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod json;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod trace;
+pub(crate) mod verify;
 pub(crate) mod why_error;
 pub(crate) mod why_runtime;
 pub(crate) mod wrap;

@@ -1,0 +1,15 @@
+//! `inspect verify`: a canary container made through containerd's own API, the proof of which OCI runtime made it, and what the
+//! kernel shows of it from inside and outside.
+//!
+//! Together with `swap` the only code of the tool that changes a node: it makes a containerd namespace, two containers and a
+//! directory below `/run`, and removes them again whatever happens.
+
+pub(crate) mod canary;
+mod containers;
+mod observe;
+mod rootfs;
+mod run;
+mod spec;
+mod tasks;
+
+pub(crate) use self::run::{CanaryReport, Subject, run_canary};
