@@ -217,9 +217,10 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).map_or_else(describe, |text| text.trim_end().to_owned())
 }
 
-/// An error without its number in parentheses: the same words on every libc.
+/// An error by its name in errno(3): the same word on every libc.
 fn describe(error: std::io::Error) -> String {
-    rustix::io::Errno::from_io_error(&error).map_or_else(|| error.to_string(), |errno| format!("{errno:?}"))
+    let code = error.raw_os_error().map(nix::errno::Errno::from_raw);
+    code.map_or_else(|| error.to_string(), |errno| format!("{errno:?}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use inspect_probes::Host;
 use inspect_probes::cgroup::{cgroup_directory, read_cgroup_path};
-use inspect_probes::name::{CgroupPath, Pid};
+use inspect_probes::name::{CgroupPath, ContainerdNamespace, Pid};
 use inspect_probes::process::read_namespaces;
 
 use super::canary::END_OF_REPORT;
@@ -72,6 +72,15 @@ pub(super) fn read_oom_kills(directory: &Path) -> Option<u64> {
 pub(super) fn cgroup_of(host: &Host, init: Pid) -> Option<PathBuf> {
     let cgroup = read_cgroup_path(host, init).ok().flatten()?;
     Some(cgroup_directory(host, &cgroup))
+}
+
+/// The cgroup that a runtime made for the containerd namespace stays when the last canary goes; only we use it.
+/// While another inspect's canary is in it the kernel refuses.
+pub(super) fn remove_parent_cgroup(host: &Host, namespace: &ContainerdNamespace) {
+    let directory = cgroup_directory(host, &CgroupPath::new(format!("/{namespace}")));
+    match fs::remove_dir(directory) {
+        Ok(()) | Err(_) => {}
+    }
 }
 
 #[cfg(test)]

@@ -124,6 +124,7 @@ pub(crate) async fn run_canary(
     match containers::delete_namespace(&mut channel, &namespace).await {
         Ok(()) | Err(_) => {}
     }
+    observe::remove_parent_cgroup(host, &namespace);
     outcome?;
     judge(&mut report);
     Ok(report)
@@ -400,7 +401,7 @@ fn judge(report: &mut CanaryReport) {
         ("status Seccomp", "2".to_owned()),
         ("exec status CapEff", "00000000a80425fb".to_owned()),
         ("limit max open files", "1024/1024".to_owned()),
-        ("write /", "ROFS".to_owned()),
+        ("write /", "EROFS".to_owned()),
         ("frozen while paused", "true".to_owned()),
     ];
     for (name, wanted) in musts {

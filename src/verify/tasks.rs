@@ -20,6 +20,8 @@ struct CreateTaskRequest {
     rootfs: Vec<MountMessage>,
     #[prost(string, tag = "5")]
     stdout: String,
+    #[prost(string, tag = "6")]
+    stderr: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -63,6 +65,8 @@ struct ExecRequest {
     container_id: String,
     #[prost(string, tag = "3")]
     stdout: String,
+    #[prost(string, tag = "4")]
+    stderr: String,
     #[prost(message, optional, tag = "6")]
     spec: Option<Any>,
     #[prost(string, tag = "7")]
@@ -99,6 +103,7 @@ impl Task {
             container_id: self.id.as_str().to_owned(),
             rootfs: vec![mount],
             stdout: file_url(stdout),
+            stderr: file_url(stdout),
         };
         let response: CreateTaskResponse =
             self.call("/containerd.services.tasks.v1.Tasks/Create", request).await?;
@@ -135,6 +140,7 @@ impl Task {
         let request = ExecRequest {
             container_id: self.id.as_str().to_owned(),
             stdout: file_url(stdout),
+            stderr: file_url(stdout),
             spec: Some(spec),
             exec_id: exec.to_owned(),
         };
@@ -174,7 +180,8 @@ impl Task {
     }
 }
 
-/// The shim appends to a file that is there when stdout is given as a `file` URL (containerd-shim-runc-v2).
+/// The shim appends to a file that is there when stdout is given as a `file` URL. It sends stderr there as well, and panics when
+/// stderr was not asked for (nil pointer in copyPipes; seen with containerd 1.7.24): both are always given.
 fn file_url(path: &Path) -> String {
     format!("file://{}", path.display())
 }
