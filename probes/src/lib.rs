@@ -12,9 +12,11 @@ pub mod host;
 pub mod known_error;
 pub mod name;
 pub mod node;
+pub mod observation;
 pub mod process;
 pub mod runtime_choice;
 pub mod runtime_state;
+pub mod task_tree;
 
 pub use host::Host;
 pub use node::Node;

@@ -71,39 +71,53 @@ fn list(candidates: &[Candidate]) -> String {
     names.join(", ")
 }
 
-/// Finds the bundle that `query` names: `ID`, a unique prefix of one, `NAMESPACE/ID` (or prefix), a container's or pod's
-/// name from the annotations, `POD/CONTAINER`. An exact id wins over prefixes, ids win over names.
+/// Finds the bundle that `query` names: see [`choose_container`].
 ///
 /// # Errors
 /// [`LocateError`] when nothing or more than one matches.
 pub fn locate_bundle<'a>(host: &Host, bundles: &'a [Bundle], query: &str) -> Result<&'a Bundle, LocateError> {
+    choose_container(bundles, query, candidate, |bundle| bundle_names(host, bundle))
+}
+
+/// Chooses the container that `query` names: `ID`, a unique prefix of one, `NAMESPACE/ID` (or prefix), a container's or
+/// pod's name from the annotations, `POD/CONTAINER`. An exact id wins over prefixes, ids win over names.
+///
+/// # Errors
+/// [`LocateError`] when nothing or more than one matches.
+pub fn choose_container<'a, T>(
+    items: &'a [T],
+    query: &str,
+    candidate: impl Fn(&T) -> Candidate,
+    names: impl Fn(&T) -> Vec<String>,
+) -> Result<&'a T, LocateError> {
     let (namespace, id) = match query.split_once('/') {
         Some((namespace, id)) => (Some(namespace), id),
         None => (None, query),
     };
-    let in_namespace =
-        |bundle: &&Bundle| namespace.is_none_or(|name| bundle.containerd_namespace.as_str() == name);
-    let exact = |bundle: &&Bundle| in_namespace(bundle) && bundle.id.as_str() == id;
-    let prefix =
-        |bundle: &&Bundle| in_namespace(bundle) && !id.is_empty() && bundle.id.as_str().starts_with(id);
-    let named = |bundle: &&Bundle| bundle_names(host, bundle).iter().any(|name| name == query);
-    for matches in [&exact as &dyn Fn(&&Bundle) -> bool, &prefix, &named] {
-        let found: Vec<&Bundle> = bundles.iter().filter(|bundle| matches(bundle)).collect();
+    let fits = |item: &T, fits_id: &dyn Fn(&str) -> bool| {
+        let candidate = candidate(item);
+        namespace.is_none_or(|name| candidate.containerd_namespace.as_str() == name)
+            && fits_id(candidate.id.as_str())
+    };
+    let exact = |item: &T| fits(item, &|own| own == id);
+    let prefix = |item: &T| !id.is_empty() && fits(item, &|own| own.starts_with(id));
+    let named = |item: &T| names(item).iter().any(|name| name == query);
+    for matches in [&exact as &dyn Fn(&T) -> bool, &prefix, &named] {
+        let found: Vec<&T> = items.iter().filter(|item| matches(item)).collect();
         match found.as_slice() {
             [] => {}
             [one] => return Ok(*one),
-            several => return Err(ambiguous(query, several)),
+            several => {
+                let candidates = several.iter().map(|item| candidate(item)).collect();
+                return Err(LocateError::Ambiguous { query: query.to_owned(), candidates });
+            }
         }
     }
     Err(LocateError::NoMatch { query: query.to_owned() })
 }
 
-fn ambiguous(query: &str, bundles: &[&Bundle]) -> LocateError {
-    let candidate = |bundle: &&Bundle| Candidate {
-        containerd_namespace: bundle.containerd_namespace.clone(),
-        id: bundle.id.clone(),
-    };
-    LocateError::Ambiguous { query: query.to_owned(), candidates: bundles.iter().map(candidate).collect() }
+fn candidate(bundle: &Bundle) -> Candidate {
+    Candidate { containerd_namespace: bundle.containerd_namespace.clone(), id: bundle.id.clone() }
 }
 
 /// What a user may call the container besides its id: `CONTAINER` and `POD/CONTAINER`, or `POD` for a sandbox.
@@ -161,7 +175,10 @@ pub fn locate_bundle_of_cgroup<'a>(
         (Some(bundle), _) => Ok(bundle),
         (None, [one]) => Ok(*one),
         (None, []) => Err(LocateError::CgroupOutside { cgroup: cgroup.clone() }),
-        (None, several) => Err(ambiguous(cgroup.as_str(), several)),
+        (None, several) => {
+            let candidates = several.iter().map(|bundle| candidate(bundle)).collect();
+            Err(LocateError::Ambiguous { query: cgroup.as_str().to_owned(), candidates })
+        }
     }
 }
 

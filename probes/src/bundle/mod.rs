@@ -13,6 +13,7 @@ pub use cgroup::{cgroup_belongs_to, spec_cgroup_path};
 pub use excerpt::{SpecExcerpt, SpecNamespace, read_spec_excerpt};
 pub use files::{Bundle, BundleError, RuntimeOptions, ShimAddress, read_bundle};
 pub use locate::{
-    Candidate, LocateError, bundle_names, locate_bundle, locate_bundle_of_cgroup, locate_bundle_of_pid,
+    Candidate, LocateError, bundle_names, choose_container, locate_bundle, locate_bundle_of_cgroup,
+    locate_bundle_of_pid,
 };
 pub use state_directory::{BundleSearch, StateDirectory, StateSource, find_bundles, find_state_directories};

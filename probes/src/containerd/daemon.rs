@@ -8,7 +8,7 @@ use toml_edit::{DocumentMut, Item};
 
 use crate::Host;
 use crate::escape::escape_bytes;
-use crate::name::Pid;
+use crate::name::{CgroupPath, Pid};
 use crate::process::{
     CommandLine, ProcessTable, find_socket_inodes, read_bounded, read_cmdline, read_exe, read_unix_sockets,
 };
@@ -39,6 +39,8 @@ pub struct DaemonProcess {
     pub state: PathBuf,
     /// `--address`, the config's `grpc.address`, or the built-in default.
     pub address: PathBuf,
+    /// Its own cgroup: its unit's.
+    pub cgroup: Option<CgroupPath>,
     /// The unix sockets that it listens on; `None` without the right to look at its descriptors.
     pub listens: Option<Vec<PathBuf>>,
 }
@@ -93,6 +95,7 @@ fn daemon(host: &Host, pid: Pid, start_time: u64, line: &CommandLine, exe: Optio
         config,
         state: state.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE)),
         address: address.unwrap_or_else(|| PathBuf::from(DEFAULT_ADDRESS)),
+        cgroup: crate::cgroup::read_cgroup_path(host, pid).ok().flatten(),
         listens: None,
     }
 }

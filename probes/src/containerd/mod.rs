@@ -5,11 +5,13 @@
 
 pub mod config;
 
+mod account;
 mod api;
 mod channel;
 mod daemon;
 mod shim;
 
+pub use account::{DaemonAccount, NamespaceAccount, read_accounts};
 pub use api::{
     ContainerRecord, DaemonServer, DeprecationWarning, Plugin, PluginError, RuntimeRecord, TaskRecord,
     TaskStatus, Version,
