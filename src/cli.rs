@@ -39,6 +39,7 @@ pub(crate) enum ColorChoice {
 /// One variant per subcommand; its arguments live in the subcommand's file.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Tree(crate::command::tree::TreeArgs),
     Trace(crate::command::trace::TraceArgs),
     Verify(crate::command::verify::VerifyArgs),
     Why(crate::command::why::WhyArgs),

@@ -32,6 +32,7 @@ impl From<Status> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Output {
     color: bool,
+    terminal: bool,
     width: Option<usize>,
     reader_gone: bool,
 }
@@ -46,12 +47,17 @@ impl Output {
             ColorChoice::Never => false,
             ColorChoice::Auto => terminal && !no_color,
         };
-        Self { color, width: terminal_width(terminal), reader_gone: false }
+        Self { color, terminal, width: terminal_width(terminal), reader_gone: false }
     }
 
     /// Whether to colour.
     pub(crate) fn color(&self) -> bool {
         self.color
+    }
+
+    /// Whether standard output is a terminal: what is shown can be overwritten.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// The columns to fit in; `None` when the output is not a terminal: then nothing is folded.

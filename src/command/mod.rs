@@ -1,6 +1,7 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
 pub(crate) mod trace;
+pub(crate) mod tree;
 pub(crate) mod verify;
 pub(crate) mod why;
 
@@ -14,6 +15,7 @@ use crate::output::{Output, Status};
 pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError> {
     let host = host(&cli.global);
     match &cli.command {
+        Command::Tree(args) => tree::run(args, &host, output),
         Command::Trace(args) => trace::run(args, &host, output),
         Command::Verify(args) => verify::run(args, &host, output),
         Command::Canary(args) => crate::verify::canary::run(args, output),

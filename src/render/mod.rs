@@ -5,6 +5,8 @@ pub(crate) mod json;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod trace;
+pub(crate) mod tree;
+pub(crate) mod units;
 pub(crate) mod verify;
 pub(crate) mod why_error;
 pub(crate) mod why_runtime;

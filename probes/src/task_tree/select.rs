@@ -1,9 +1,12 @@
 //! Parts of the tree: one container, one containerd namespace, what is around one process or cgroup.
 
-use super::model::{ContainerNode, ContainerStatus, DaemonNode, NamespaceNode, ShimNode, TaskTree, Totals};
+use super::model::{
+    ContainerNode, ContainerStatus, DaemonNode, NamespaceNode, ProcessNode, ShimNode, TaskTree, Totals,
+};
 use crate::bundle::{Candidate, LocateError, cgroup_belongs_to, choose_container};
 use crate::name::{CgroupPath, ContainerId, ContainerdNamespace, Pid};
 use crate::observation::is_at_or_below;
+use crate::process::ProcessState;
 
 /// What to keep of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +82,19 @@ impl TaskTree {
         self.count();
     }
 
+    /// Forgets ages and amounts: what changes while nothing happens. Two trees that then are equal show the same.
+    pub fn forget_amounts(&mut self) {
+        self.host.uptime_seconds = None;
+        self.host.processes = 0;
+        for daemon in &mut self.daemons {
+            daemon.process.iter_mut().for_each(|process| process.uptime_seconds = None);
+            for namespace in &mut daemon.containerd_namespaces {
+                namespace.shims.iter_mut().for_each(forget_amounts_of_shim);
+                namespace.orphans.iter_mut().for_each(forget_amounts_of_container);
+            }
+        }
+    }
+
     /// Every container.
     pub fn containers(&self) -> impl Iterator<Item = &ContainerNode> {
         self.namespaces().flat_map(|namespace| {
@@ -110,6 +126,26 @@ impl TaskTree {
             processes: self.containers().map(|container| container.processes.len()).sum(),
             findings: findings + self.stray_cgroups.len(),
         };
+    }
+}
+
+fn forget_amounts_of_shim(shim: &mut ShimNode) {
+    shim.uptime_seconds = None;
+    shim.helpers.iter_mut().for_each(forget_amounts_of_process);
+    shim.containers.iter_mut().for_each(forget_amounts_of_container);
+}
+
+fn forget_amounts_of_container(container: &mut ContainerNode) {
+    container.memory_bytes = None;
+    container.init.iter_mut().for_each(|init| init.uptime_seconds = None);
+    container.processes.iter_mut().for_each(forget_amounts_of_process);
+}
+
+/// Whether it runs or sleeps just now is no change; whether it is a zombie is.
+fn forget_amounts_of_process(process: &mut ProcessNode) {
+    process.uptime_seconds = None;
+    if matches!(process.state, ProcessState::Running | ProcessState::Sleeping | ProcessState::DiskSleep) {
+        process.state = ProcessState::Sleeping;
     }
 }
 
