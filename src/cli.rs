@@ -39,6 +39,7 @@ pub(crate) enum ColorChoice {
 /// One variant per subcommand; its arguments live in the subcommand's file.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Cgroup(crate::command::cgroup::CgroupArgs),
     Tree(crate::command::tree::TreeArgs),
     Trace(crate::command::trace::TraceArgs),
     Verify(crate::command::verify::VerifyArgs),

@@ -79,6 +79,13 @@ impl Output {
         }
     }
 
+    /// Writes a picture that replaces the last one: on a terminal in its place, otherwise below it.
+    pub(crate) fn redraw(&mut self, text: &str) -> Result<(), CommandError> {
+        // ED and CUP of ECMA-48: erase the screen, go to its upper left corner.
+        let text = if self.terminal { format!("\x1b[2J\x1b[H{text}") } else { format!("{text}\n") };
+        self.print(&text)
+    }
+
     /// Whether nobody reads standard output any more: what would follow for ever ends then.
     pub(crate) fn is_reader_gone(&self) -> bool {
         self.reader_gone

@@ -18,6 +18,7 @@ pub mod timeline;
 
 use std::path::PathBuf;
 
+pub use cgroup_watch::{CgroupChange, CgroupWatch};
 pub use connector::ProcConnector;
 pub use invocation::{Invocation, RuntimeCall, RuntimeOperation, ShimCall, ShimOperation, parse_invocation};
 pub use loss::Loss;

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod container_cgroup;
 pub mod containerd;
 pub mod escape;
 pub mod events;

@@ -1,5 +1,6 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
+pub(crate) mod cgroup;
 pub(crate) mod trace;
 pub(crate) mod tree;
 pub(crate) mod verify;
@@ -15,6 +16,7 @@ use crate::output::{Output, Status};
 pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError> {
     let host = host(&cli.global);
     match &cli.command {
+        Command::Cgroup(args) => cgroup::run(args, &host, output),
         Command::Tree(args) => tree::run(args, &host, output),
         Command::Trace(args) => trace::run(args, &host, output),
         Command::Verify(args) => verify::run(args, &host, output),

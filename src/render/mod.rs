@@ -1,7 +1,10 @@
 //! Values in, text out: nothing here reads the host or writes to the terminal.
 
+pub(crate) mod cgroup;
 pub(crate) mod chrome;
 pub(crate) mod json;
+pub(crate) mod openmetrics;
+pub(crate) mod plot;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod trace;

@@ -5,7 +5,9 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -18,16 +20,18 @@ const LEGACY: [&str; 2] = ["memory", "pids"];
 
 /// A cgroup that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CgroupChange {
+pub struct CgroupChange {
     /// `None` in the unified hierarchy, else the legacy controller.
-    pub(super) hierarchy: Option<&'static str>,
-    pub(super) path: CgroupPath,
-    pub(super) created: bool,
+    pub hierarchy: Option<&'static str>,
+    /// The cgroup.
+    pub path: CgroupPath,
+    /// Whether it came.
+    pub created: bool,
 }
 
 /// Watches over the hierarchies.
 #[derive(Debug)]
-pub(super) struct CgroupWatch {
+pub struct CgroupWatch {
     inotify: OwnedFd,
     mounts: Vec<(PathBuf, Option<&'static str>)>,
     directories: HashMap<i32, PathBuf>,
@@ -37,7 +41,10 @@ pub(super) struct CgroupWatch {
 
 impl CgroupWatch {
     /// Watches every cgroup that exists. A host without cgroups has nothing to watch and no error.
-    pub(super) fn open(host: &Host) -> Result<Self, EventError> {
+    ///
+    /// # Errors
+    /// When inotify cannot be had, or not for this many directories.
+    pub fn open(host: &Host) -> Result<Self, EventError> {
         let root = host.sys().join("fs/cgroup");
         let failed = |source| EventError::WatchCgroups { path: root.clone(), source };
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
@@ -51,12 +58,28 @@ impl CgroupWatch {
     }
 
     /// Queue overflows and watches that could not be had (`fs.inotify.max_user_watches`).
-    pub(super) fn overflows(&self) -> u64 {
+    #[must_use]
+    pub fn overflows(&self) -> u64 {
         self.overflows
     }
 
+    /// Sleeps until something came or went, at most `timeout`.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn wait(&self, timeout: Duration) -> Result<(), EventError> {
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(source) => Err(EventError::Receive { source }),
+        }
+    }
+
     /// What came and went since the last call.
-    pub(super) fn drain(&mut self) -> Result<Vec<CgroupChange>, EventError> {
+    ///
+    /// # Errors
+    /// When inotify fails.
+    pub fn drain(&mut self) -> Result<Vec<CgroupChange>, EventError> {
         let mut changes = Vec::new();
         for (watch, flags, name) in self.read_events()? {
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
