@@ -62,13 +62,22 @@ pub(crate) fn run_for_status(
 
 /// Waits for `child`; `None` when the time was up and the child was ended for that. Interrupted, it ends the child too.
 pub(crate) fn wait(child: &mut Child, bound: Duration) -> Result<Option<ExitStatus>, LabError> {
+    wait_watching(child, bound, &mut || true)
+}
+
+/// Like [`wait`], with a look at something else at every turn: `false` ends the child.
+pub(crate) fn wait_watching(
+    child: &mut Child,
+    bound: Duration,
+    look: &mut dyn FnMut() -> bool,
+) -> Result<Option<ExitStatus>, LabError> {
     let deadline = Instant::now() + bound;
     loop {
         let waited = child.try_wait();
         if let Some(status) = waited.map_err(|source| LabError::Spawn { program: "wait".into(), source })? {
             return Ok(Some(status));
         }
-        if Instant::now() >= deadline {
+        if !look() || Instant::now() >= deadline {
             end(child);
             return Ok(None);
         }

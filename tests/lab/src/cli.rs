@@ -29,6 +29,8 @@ pub(crate) enum Action {
     Shell(NameArgs),
     /// End a node, and remove what dead ones left
     Down(DownArgs),
+    /// Run checks on this machine and test suites in nodes of all generations, and say what came of them
+    Test(TestArgs),
     /// List the nodes that are up, and what dead ones left
     List,
     /// A machine's supervisor; started by the others
@@ -92,4 +94,20 @@ pub(crate) struct DownArgs {
     /// End all nodes
     #[arg(long, conflicts_with = "name")]
     pub(crate) all: bool,
+}
+
+/// `test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Checks (fmt, clippy, tests) and VM suites (vm_tree or tree) [default: all of them]
+    pub(crate) suites: Vec<String>,
+    /// Only this Debian release; may be given more than once [default: all three]
+    #[arg(long, value_enum)]
+    pub(crate) generation: Vec<Generation>,
+    /// Seconds a suite may take on a node
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
+    pub(crate) bound: u64,
+    /// What the nodes are made of.
+    #[command(flatten)]
+    pub(crate) hardware: HardwareArgs,
 }

@@ -117,6 +117,11 @@ pub(crate) fn start(store: &Store, plan: &Plan<'_>, step: &Step) -> Result<Owned
 }
 
 impl Owned {
+    /// Whether QEMU still runs: its supervisor holds the lock as long as it does.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(store::try_lock(&self.machine.directory.join(LOCK)), Ok(None))
+    }
+
     /// The machine outlives this lab from now on.
     pub(crate) fn hand_over(mut self) -> Result<Machine, LabError> {
         let supervisor = &mut self.supervisor;

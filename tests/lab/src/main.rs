@@ -2,6 +2,7 @@
 
 mod accelerator;
 mod binaries;
+mod checks;
 mod child;
 mod cli;
 mod error;
@@ -9,14 +10,17 @@ mod generation;
 mod host;
 mod image;
 mod interrupt;
+mod libtest;
 mod machine;
 mod node;
 mod oci;
 mod progress;
 mod qemu;
 mod qmp;
+mod report;
 mod ssh;
 mod store;
+mod suites;
 mod supervisor;
 mod sync;
 
@@ -54,6 +58,7 @@ fn act(cli: &Cli, progress: &Progress) -> Result<(), LabError> {
         Action::Run(arguments) => node::run(&store, arguments),
         Action::Shell(arguments) => node::shell(&store, arguments),
         Action::Down(arguments) => node::down(&store, arguments, progress),
+        Action::Test(arguments) => suites::test(&store, arguments, progress),
         Action::List => node::list(&store, progress),
         Action::Supervise { .. } => Ok(()),
     }

@@ -84,7 +84,7 @@ fn busybox_layer(program: &[u8], applets: &[String]) -> io::Result<Layer> {
     layer.owned_directory("home/user", 0o755, 1000)?;
     layer.file("bin/busybox", 0o755, program)?;
     for applet in applets.iter().filter(|applet| *applet != "busybox") {
-        layer.link(EntryType::Link, &format!("bin/{applet}"), "bin/busybox")?;
+        layer.link(EntryType::Link, 0o755, &format!("bin/{applet}"), "bin/busybox")?;
     }
     let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n\
                   nobody:x:65534:65534:nobody:/home:/bin/false\n";
@@ -114,10 +114,10 @@ fn second_layer() -> io::Result<Layer> {
     layer.directory("modes/sticky", 0o1777)?;
     layer.file("modes/none", 0o000, b"unreadable\n")?;
     layer.owned_directory("owned", 0o750, 1000)?;
-    layer.link(EntryType::Link, "links/hard", "data/keep")?;
-    layer.link(EntryType::Symlink, "links/relative", "../data/keep")?;
-    layer.link(EntryType::Symlink, "links/absolute", "/data/keep")?;
-    layer.link(EntryType::Symlink, "links/outside", "../../../../etc/hostname")?;
+    layer.link(EntryType::Link, 0o600, "links/hard", "data/add")?;
+    layer.link(EntryType::Symlink, 0o777, "links/relative", "../data/keep")?;
+    layer.link(EntryType::Symlink, 0o777, "links/absolute", "/data/keep")?;
+    layer.link(EntryType::Symlink, 0o777, "links/outside", "../../../../etc/hostname")?;
     layer.file(&format!("long/{}/{}", "d".repeat(90), "f".repeat(120)), 0o644, b"a long name\n")?;
     layer.pax("SCHILY.xattr.user.lab", b"extended")?;
     layer.file("attributes/user", 0o644, b"has user.lab\n")?;
@@ -171,8 +171,9 @@ impl LayerTar {
         self.append(path, header, b"")
     }
 
-    fn link(&mut self, kind: EntryType, path: &str, target: &str) -> io::Result<()> {
-        let mut header = entry(kind, 0o777);
+    /// A hard link's mode is its file's: readers apply the last one they see.
+    fn link(&mut self, kind: EntryType, mode: u32, path: &str, target: &str) -> io::Result<()> {
+        let mut header = entry(kind, mode);
         header.set_size(0);
         self.archive.append_link(&mut header, path, target)
     }

@@ -1,0 +1,149 @@
+//! What a whole test run came to: a table of suites and places, the skips, one closing line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::libtest::Skip;
+
+/// One suite on one generation, or one check on the machine that builds.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// `vm_tree`, `clippy`.
+    pub(crate) suite: String,
+    /// A generation, or [`HOST`].
+    pub(crate) place: String,
+    /// Tests that passed.
+    pub(crate) passed: usize,
+    /// Tests that failed, one at least when the suite did not end well.
+    pub(crate) failed: usize,
+    /// What was skipped, with reasons.
+    pub(crate) skipped: Vec<Skip>,
+    /// How long it took.
+    pub(crate) seconds: u64,
+}
+
+/// The place of checks that need no VM.
+pub(crate) const HOST: &str = "host";
+
+/// The committed list of skips: `PLACE SUITE::TEST`, a place of `*` for all generations; `#` begins a comment.
+/// Tests on the machine that builds skip by what that machine is, so only the VM's are listed.
+pub(crate) fn parse_expected_skips(text: &str, generations: &[String]) -> BTreeSet<String> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let entries = lines.filter_map(|line| line.split_once(' '));
+    let mut expected = BTreeSet::new();
+    for (place, test) in entries {
+        let places = generations.iter().filter(|generation| place == "*" || place == *generation);
+        expected.extend(places.map(|generation| format!("{generation} {}", test.trim())));
+    }
+    expected
+}
+
+/// Where the skips of `outcomes` differ from the expected ones, one line each. Only suites that ran count.
+pub(crate) fn compare_skips(outcomes: &[Outcome], expected: &BTreeSet<String>) -> Vec<String> {
+    let in_vm = || outcomes.iter().filter(|outcome| outcome.place != HOST);
+    let seen: BTreeSet<String> = in_vm()
+        .flat_map(|outcome| {
+            let Outcome { place, suite, skipped, .. } = outcome;
+            skipped.iter().map(move |skip| format!("{place} {suite}::{}", skip.test))
+        })
+        .collect();
+    let ran = |entry: &String| {
+        in_vm().any(|outcome| entry.starts_with(&format!("{} {}::", outcome.place, outcome.suite)))
+    };
+    let surplus =
+        seen.difference(expected).map(|entry| format!("skipped, but not listed in skips.txt: {entry}"));
+    let absent = expected.difference(&seen).filter(|entry| ran(entry));
+    surplus.chain(absent.map(|entry| format!("listed in skips.txt, but not skipped: {entry}"))).collect()
+}
+
+/// The table: a row per suite, a column per place.
+pub(crate) fn render_table(outcomes: &[Outcome]) -> String {
+    let mut places: Vec<&str> = Vec::new();
+    let mut rows: BTreeMap<usize, (&str, BTreeMap<&str, String>)> = BTreeMap::new();
+    for outcome in outcomes {
+        if !places.contains(&outcome.place.as_str()) {
+            places.push(&outcome.place);
+        }
+        let index =
+            rows.iter().find(|(_, row)| row.0 == outcome.suite).map_or(rows.len(), |(index, _)| *index);
+        let row = rows.entry(index).or_insert_with(|| (&outcome.suite, BTreeMap::new()));
+        row.1.insert(&outcome.place, render_cell(outcome));
+    }
+    let mut table = vec![std::iter::once("suite").chain(places.iter().copied()).map(str::to_owned).collect()];
+    for (suite, cells) in rows.values() {
+        let cell = |place: &&str| cells.get(place).cloned().unwrap_or_else(|| "-".into());
+        table.push(std::iter::once((*suite).to_owned()).chain(places.iter().map(cell)).collect::<Vec<_>>());
+    }
+    align(&table)
+}
+
+/// `12 passed, 1 failed, 2 skipped, 34 s`
+fn render_cell(outcome: &Outcome) -> String {
+    let mut cell = format!("{} passed", outcome.passed);
+    if outcome.failed > 0 {
+        cell += &format!(", {} FAILED", outcome.failed);
+    }
+    if !outcome.skipped.is_empty() {
+        cell += &format!(", {} skipped", outcome.skipped.len());
+    }
+    cell + &format!(", {} s", outcome.seconds)
+}
+
+fn align(table: &[Vec<String>]) -> String {
+    let columns = table.iter().map(Vec::len).max().unwrap_or_default();
+    let width =
+        |column: usize| table.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    table.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// `N passed, N failed`, and what was skipped if anything was.
+pub(crate) fn render_closing_line(outcomes: &[Outcome]) -> String {
+    let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
+    let line = format!("{} passed, {} failed", sum(|o| o.passed), sum(|o| o.failed));
+    match sum(|outcome| outcome.skipped.len()) {
+        0 => line,
+        skipped => format!("{line}, {skipped} skipped"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(suite: &str, place: &str, failed: usize, skipped: &[&str]) -> Outcome {
+        let skip = |test: &&str| Skip { test: (*test).into(), reason: "because".into() };
+        let skipped = skipped.iter().map(skip).collect();
+        Outcome { suite: suite.into(), place: place.into(), passed: 2, failed, skipped, seconds: 5 }
+    }
+
+    #[test]
+    fn skips_are_compared_both_ways() {
+        let generations = ["bookworm".to_owned(), "trixie".to_owned()];
+        let list = "# reasons\nbookworm vm_a::x  # no python3\n* vm_b::y\n";
+        let expected = parse_expected_skips(list, &generations);
+        assert_eq!(expected.len(), 3);
+        let outcomes = [outcome("vm_a", "bookworm", 0, &["x", "new"]), outcome("vm_a", HOST, 0, &["z"])];
+        let differences = compare_skips(&outcomes, &expected);
+        assert_eq!(differences, ["skipped, but not listed in skips.txt: bookworm vm_a::new"]);
+        let differences = compare_skips(&[outcome("vm_b", "trixie", 0, &[])], &expected);
+        assert_eq!(differences, ["listed in skips.txt, but not skipped: trixie vm_b::y"]);
+    }
+
+    #[test]
+    fn the_table_has_a_row_per_suite_and_a_column_per_place() {
+        let outcomes = [
+            outcome("clippy", HOST, 0, &[]),
+            outcome("vm_a", "bookworm", 1, &[]),
+            outcome("vm_a", "trixie", 0, &["x"]),
+        ];
+        let expected = "suite   host           bookworm                 trixie\n\
+                        clippy  2 passed, 5 s  -                        -\n\
+                        vm_a    -              2 passed, 1 FAILED, 5 s  2 passed, 1 skipped, 5 s";
+        assert_eq!(render_table(&outcomes), expected);
+        assert_eq!(render_closing_line(&outcomes), "6 passed, 1 failed, 1 skipped");
+    }
+}

@@ -1,0 +1,216 @@
+//! `cargo lab test`: the checks on the machine that builds, then every suite on a node of every generation.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::binaries::{self, Executable};
+use crate::checks;
+use crate::child;
+use crate::cli::TestArgs;
+use crate::error::LabError;
+use crate::generation::Generation;
+use crate::libtest;
+use crate::machine::Owned;
+use crate::node;
+use crate::progress::Progress;
+use crate::report::{self, Outcome};
+use crate::ssh::Connection;
+use crate::store::{self, Store};
+use crate::sync;
+
+/// What a run is to do.
+struct Plan {
+    checks: Vec<&'static str>,
+    suites: Vec<String>,
+    generations: Vec<Generation>,
+    bound: Duration,
+    logs: PathBuf,
+}
+
+/// The committed list of skips.
+const SKIPS: &str = include_str!("../skips.txt");
+
+/// How often the log of a running suite is looked at for progress.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Runs what was asked for; an error when anything failed.
+pub(crate) fn test(store: &Store, arguments: &TestArgs, progress: &Progress) -> Result<(), LabError> {
+    let begun = Instant::now();
+    let plan = plan(arguments)?;
+    let mut outcomes = Vec::new();
+    for check in &plan.checks {
+        outcomes.push(checks::run(check, &plan.logs, progress)?);
+    }
+    if !plan.suites.is_empty() {
+        run_in_machines(store, &plan, arguments, &mut outcomes, progress)?;
+    }
+    conclude(&plan, &outcomes, begun, progress)
+}
+
+/// No suite named means all of them, and the checks.
+fn plan(arguments: &TestArgs) -> Result<Plan, LabError> {
+    let known = binaries::list_suites()?;
+    let everything = arguments.suites.is_empty();
+    let mut plan = Plan {
+        checks: if everything { checks::names() } else { Vec::new() },
+        suites: if everything { known.clone() } else { Vec::new() },
+        generations: if arguments.generation.is_empty() {
+            Generation::ALL.to_vec()
+        } else {
+            arguments.generation.clone()
+        },
+        bound: Duration::from_secs(arguments.bound),
+        logs: binaries::workspace().join("target/lab"),
+    };
+    for name in &arguments.suites {
+        let prefixed = format!("vm_{name}");
+        if let Some(check) = checks::names().into_iter().find(|check| check == name) {
+            plan.checks.push(check);
+        } else if let Some(suite) = known.iter().find(|suite| *suite == name || **suite == prefixed) {
+            plan.suites.push(suite.clone());
+        } else {
+            let known: Vec<String> = checks::names().into_iter().map(str::to_owned).chain(known).collect();
+            return Err(LabError::NoSuchSuite {
+                name: name.escape_debug().take(80).collect(),
+                known: known.join(", "),
+            });
+        }
+    }
+    store::make_private_directory(&plan.logs)?;
+    Ok(plan)
+}
+
+fn run_in_machines(
+    store: &Store,
+    plan: &Plan,
+    arguments: &TestArgs,
+    outcomes: &mut Vec<Outcome>,
+    progress: &Progress,
+) -> Result<(), LabError> {
+    let programs = binaries::build_programs(progress)?;
+    let suites = binaries::build_suites(&plan.suites, progress)?;
+    for generation in &plan.generations {
+        let name = format!("test-{generation}-{}", std::process::id());
+        let mut machine: Option<Owned> = None;
+        for suite in &suites {
+            // A suite may have taken the node down with it; the next one gets a new node.
+            let owned = match machine.take().filter(Owned::is_up) {
+                Some(owned) => owned,
+                None => {
+                    let owned = node::boot(store, *generation, &name, &arguments.hardware, progress)?;
+                    sync::programs(store, &owned.machine, &programs, progress)?;
+                    sync::suites(store, &owned.machine, &suites, progress)?;
+                    owned
+                }
+            };
+            outcomes.push(run_suite(store, plan, &owned, suite, progress)?);
+            machine = Some(owned);
+        }
+    }
+    Ok(())
+}
+
+/// Runs one suite in a node, within the bound; shows everything when it fails.
+fn run_suite(
+    store: &Store,
+    plan: &Plan,
+    owned: &Owned,
+    suite: &Executable,
+    progress: &Progress,
+) -> Result<Outcome, LabError> {
+    let generation = owned.machine.generation;
+    let step = progress.begin(format!("suite {} on {generation}", suite.name));
+    let begun = Instant::now();
+    let log = plan.logs.join(format!("{generation}-{}.log", suite.name));
+    let file = fs::File::create(&log).map_err(LabError::file("create", &log))?;
+    let twin = file.try_clone().map_err(LabError::file("duplicate", &log))?;
+    let line = format!(
+        "cd /root && RUST_BACKTRACE=1 exec timeout --kill-after=10 {} /opt/lab/suites/{} --test-threads=1 --show-output",
+        plan.bound.as_secs(),
+        suite.name
+    );
+    let mut command = Connection::to(store, &owned.machine).shell_command(&line);
+    let spawned = command.stdin(Stdio::null()).stdout(file).stderr(twin).spawn();
+    let mut running = spawned.map_err(|source| LabError::Spawn { program: "ssh".into(), source })?;
+    // The node's own bound comes first; this one is for a node that hangs.
+    let patience = plan.bound + Duration::from_secs(30);
+    let mut looked = Instant::now();
+    let ended = child::wait_watching(&mut running, patience, &mut || {
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            step.update(&format!("{} tests", libtest::count_finished(&read_lossy(&log))));
+        }
+        owned.is_up()
+    })?;
+    let text = read_lossy(&log);
+    let counts = libtest::parse(&text);
+    let good = ended.is_some_and(|status| status.success()) && counts.complete && counts.failed == 0;
+    let outcome = Outcome {
+        suite: suite.name.clone(),
+        place: generation.to_string(),
+        passed: counts.passed,
+        failed: if good { 0 } else { counts.failed.max(1) },
+        skipped: counts.skipped,
+        seconds: begun.elapsed().as_secs(),
+    };
+    if good {
+        step.done(&format!("{} passed", outcome.passed));
+    } else {
+        show_failure(owned, &text, progress);
+        let ending =
+            ended.map_or("was killed".to_owned(), |status| describe_ending(status.code(), plan.bound));
+        step.done(&format!("FAILED: {} failed, {} passed; the suite {ending}", counts.failed, counts.passed));
+    }
+    Ok(outcome)
+}
+
+fn describe_ending(code: Option<i32>, bound: Duration) -> String {
+    match code {
+        Some(124 | 137) => format!("was killed after {} s", bound.as_secs()),
+        Some(101) => "reported failures".into(),
+        Some(code) => format!("ended with status {code}"),
+        None => "was killed".into(),
+    }
+}
+
+/// The suite's whole output, and the console's end when the node is gone.
+fn show_failure(owned: &Owned, text: &str, progress: &Progress) {
+    progress.result(&child::printable(text));
+    if !owned.is_up() {
+        progress.result(&format!("the node is gone; end of its console:\n{}", owned.machine.console_tail()));
+    }
+}
+
+fn read_lossy(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// The table, the skips, and the closing line; an error when anything failed or the skips are not the listed ones.
+fn conclude(plan: &Plan, outcomes: &[Outcome], begun: Instant, progress: &Progress) -> Result<(), LabError> {
+    let generations: Vec<String> = plan.generations.iter().map(ToString::to_string).collect();
+    let expected = report::parse_expected_skips(SKIPS, &generations);
+    let differences = report::compare_skips(outcomes, &expected);
+    progress.result(&format!("\n{}\n", report::render_table(outcomes)));
+    for outcome in outcomes {
+        for skip in &outcome.skipped {
+            let Outcome { place, suite, .. } = outcome;
+            progress.result(&format!("skipped on {place}: {suite}::{}: {}", skip.test, skip.reason));
+        }
+    }
+    for difference in &differences {
+        progress.result(difference);
+    }
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    progress.result(&format!("{minutes:.1} minutes; logs in {}", plan.logs.display()));
+    progress.result(&report::render_closing_line(outcomes));
+    let failed = outcomes.iter().filter(|outcome| outcome.failed > 0).count();
+    if failed > 0 {
+        return Err(LabError::TestsFailed { what: format!("{failed} suites failed") });
+    }
+    if !differences.is_empty() {
+        return Err(LabError::TestsFailed { what: "the skips are not those of tests/lab/skips.txt".into() });
+    }
+    Ok(())
+}
