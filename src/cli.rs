@@ -40,6 +40,7 @@ pub(crate) enum ColorChoice {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Cgroup(crate::command::cgroup::CgroupArgs),
+    SwapRuntime(crate::command::swap_runtime::SwapRuntimeArgs),
     Tree(crate::command::tree::TreeArgs),
     Trace(crate::command::trace::TraceArgs),
     Verify(crate::command::verify::VerifyArgs),

@@ -5,6 +5,7 @@ mod command;
 mod error;
 mod output;
 mod render;
+mod swap;
 mod verify;
 
 use std::process::ExitCode;

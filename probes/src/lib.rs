@@ -17,6 +17,7 @@ pub mod observation;
 pub mod process;
 pub mod runtime_choice;
 pub mod runtime_state;
+pub mod systemd;
 pub mod task_tree;
 
 pub use host::Host;

@@ -1,6 +1,7 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
 pub(crate) mod cgroup;
+pub(crate) mod swap_runtime;
 pub(crate) mod trace;
 pub(crate) mod tree;
 pub(crate) mod verify;
@@ -19,6 +20,7 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError
         Command::Cgroup(args) => cgroup::run(args, &host, output),
         Command::Tree(args) => tree::run(args, &host, output),
         Command::Trace(args) => trace::run(args, &host, output),
+        Command::SwapRuntime(args) => swap_runtime::run(args, &host, output),
         Command::Verify(args) => verify::run(args, &host, output),
         Command::Canary(args) => crate::verify::canary::run(args, output),
         Command::Why(args) => why::run(args, &host, output),

@@ -2,10 +2,12 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod chrome;
+pub(crate) mod diff;
 pub(crate) mod json;
 pub(crate) mod openmetrics;
 pub(crate) mod plot;
 pub(crate) mod style;
+pub(crate) mod swap;
 pub(crate) mod table;
 pub(crate) mod trace;
 pub(crate) mod tree;

@@ -12,4 +12,4 @@ mod run;
 mod spec;
 mod tasks;
 
-pub(crate) use self::run::{CanaryReport, Subject, run_canary};
+pub(crate) use self::run::{CanaryError, CanaryReport, Subject, run_canary};

@@ -105,6 +105,12 @@ impl Document {
     }
 }
 
+/// The `imports` of a file, as they are written.
+pub(super) fn declared_imports(document: &Document) -> Vec<String> {
+    let imports = document.table().get("imports").map(super::value::Setting::as_texts).unwrap_or_default();
+    imports.into_iter().map(str::to_owned).collect()
+}
+
 /// The line, from 1, of the byte at `at`.
 fn line_number(text: &str, at: usize) -> usize {
     text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1

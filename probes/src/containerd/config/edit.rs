@@ -4,7 +4,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use super::document::{Document, DocumentError};
+use super::document::{Document, DocumentError, declared_imports};
 use super::insert::{self, InsertError};
 use super::merge::{BUILT_IN_HANDLER, Effective, RUNC_SHIM};
 use super::schema::{SchemaError, cri_plugin, declared_version, is_free_of_version};
@@ -119,6 +119,23 @@ pub fn plan_edit(
     match effective.handler(&request.handler) {
         Some(table) => change_handler(&mut editor, &cri, &table, request)?,
         None => add_handler(&mut editor, &cri, effective, request)?,
+    }
+    finish(document, &editor)
+}
+
+/// Plans an import of `pattern` in the main file, after those that it has.
+pub fn plan_import(document: &Document, effective: &Effective, pattern: &str) -> Result<Edit, EditError> {
+    let mut editor = Editor {
+        document: document.clone(),
+        splicer: Splicer::new(document.text()),
+        expected: document.table().clone(),
+    };
+    ensure_version(&mut editor, effective)?;
+    let mut imports = declared_imports(document);
+    if !imports.iter().any(|import| import == pattern) {
+        imports.push(pattern.to_owned());
+        let imports = imports.into_iter().map(Setting::Text).collect();
+        editor.set(&["imports"], Setting::List(imports))?;
     }
     finish(document, &editor)
 }

@@ -6,8 +6,7 @@ use std::{fs, io};
 
 use thiserror::Error;
 
-use super::document::{Document, DocumentError};
-use super::value::Setting;
+use super::document::{Document, DocumentError, declared_imports};
 use super::version::ContainerdVersion;
 use crate::Host;
 
@@ -96,8 +95,7 @@ pub fn load_config(
 
 fn patterns(document: &Document) -> Vec<PathBuf> {
     let folder = document.path().parent().unwrap_or(Path::new("/")).to_owned();
-    let imports = document.table().get("imports").map(Setting::as_texts).unwrap_or_default();
-    imports.iter().map(|pattern| folder.join(pattern)).collect()
+    declared_imports(document).iter().map(|pattern| folder.join(pattern)).collect()
 }
 
 /// The files that a pattern names, in lexical order. A pattern without `*`, `?` or `[` names itself.

@@ -4,6 +4,7 @@
 //! [`plan_edit`] is a pure plan of text changes that leaves every other byte as it is; [`undo_lines`] takes them back.
 //! What each generation does was measured on containerd 1.6.20, 1.7.24 and 2.1.9.
 
+mod candidate;
 mod document;
 mod edit;
 mod generated;
@@ -19,8 +20,9 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+pub use candidate::arrange_copies;
 pub use document::{Document, DocumentError};
-pub use edit::{Edit, EditError, EditRequest, empty_document, plan_edit};
+pub use edit::{Edit, EditError, EditRequest, empty_document, plan_edit, plan_import};
 pub use generated::{Generated, find_generator};
 pub use insert::InsertError;
 pub use load::{LoadError, LoadedConfig, glob_matches, load_config};

@@ -1,0 +1,97 @@
+//! What a swap, an undo and the status say.
+
+use crate::render::style::Style;
+use crate::swap::{StatusReport, SwapReport, SwapState, UndoReport};
+
+/// The result of a swap, or the plan of one.
+pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
+    let mut text = String::new();
+    if report.state == SwapState::Planned {
+        for diff in &report.diffs {
+            text.push_str(&diff.diff);
+        }
+        if report.diffs.is_empty() {
+            text.push_str("the config already says so: nothing to write\n");
+        }
+        for check in &report.checks {
+            let verdict = match check.verdict {
+                crate::swap::Verdict::Good => style.good("good"),
+                crate::swap::Verdict::Warning => style.warning("warning"),
+                crate::swap::Verdict::Failure => style.bad("failure"),
+            };
+            text.push_str(&format!("{verdict}: {}\n", check.text));
+        }
+        text.push_str("nothing was written (--dry-run)\n");
+        return text;
+    }
+    let role = if report.is_default { "the default handler" } else { "a handler" };
+    let state = match report.state {
+        SwapState::Planned | SwapState::Written => style.warning("written, in force after the next restart"),
+        SwapState::InForce => style.warning("in force, not proven"),
+        SwapState::Proven => style.good("in force and proven"),
+    };
+    text.push_str(&format!(
+        "{} is {role} of containerd {} ({}): {state}\n",
+        style.strong(&report.handler),
+        report.containerd,
+        report.unit
+    ));
+    if let Some(census) = &report.census {
+        text.push_str(&format!("{} of {} running tasks survived the restart\n", census.survived, census.before));
+    }
+    if let Some(canary) = &report.canary {
+        let family = canary.family.map_or("an unknown runtime", |family| family.as_str());
+        text.push_str(&format!("the canary was made by {family}\n"));
+    }
+    text
+}
+
+/// What an undo did.
+pub(crate) fn render_undo(report: &UndoReport, style: Style) -> String {
+    let bytes = if report.original_bytes {
+        style.good("the very bytes from before are back")
+    } else {
+        style.warning("only the swap's own lines were taken out: the rest was changed since")
+    };
+    let mut text = format!("undone: {}; {bytes}\n", report.undone.join(", "));
+    if let Some(census) = &report.census {
+        text.push_str(&format!("{} of {} running tasks survived the restart\n", census.survived, census.before));
+    }
+    if !report.restarted {
+        text.push_str("containerd was not restarted\n");
+    }
+    text
+}
+
+/// The swaps of a node.
+pub(crate) fn render_status(report: &StatusReport, style: Style) -> String {
+    let mut text = String::new();
+    if report.busy {
+        text.push_str(&format!("{}\n", style.warning("another inspect is at work")));
+    }
+    if report.swaps.is_empty() {
+        text.push_str("no swap is in force\n");
+    }
+    for swap in &report.swaps {
+        let state = if swap.interrupted && !report.busy {
+            style.bad("interrupted: `inspect swap-runtime --undo` restores what was there")
+        } else if swap.interrupted {
+            style.warning("being made")
+        } else {
+            style.good("in force")
+        };
+        let role = if swap.is_default { ", default" } else { "" };
+        text.push_str(&format!(
+            "{}  {} (handler {}{role}) in {}: {state}\n",
+            swap.id,
+            style.strong(&swap.runtime),
+            swap.handler,
+            swap.unit
+        ));
+        for file in &swap.files {
+            let state = serde_json::to_string(&file.state).unwrap_or_default();
+            text.push_str(&format!("   {}: {}\n", file.path, state.trim_matches('"').replace('-', " ")));
+        }
+    }
+    text
+}

@@ -1,0 +1,131 @@
+//! Restarting the daemon and waiting until the new one serves.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use inspect_probes::containerd::{DaemonChannel, Plugin};
+use inspect_probes::name::{Pid, UnitName};
+use inspect_probes::systemd::{Systemd, SystemdError};
+
+use super::error::SwapError;
+
+/// How often the socket is tried while the daemon starts.
+const POLL: Duration = Duration::from_millis(100);
+/// Restarts the unit and waits until a daemon other than `old` serves the socket.
+pub(crate) async fn restart(
+    systemd: &Systemd,
+    unit: &UnitName,
+    socket: &Path,
+    old: Option<Pid>,
+    limit: Duration,
+) -> Result<(), SwapError> {
+    systemd.restart(unit, limit).await?;
+    wait_until_serving(systemd, unit, socket, old, limit).await
+}
+
+/// For putting things back: also out of a state in which systemd refuses starts, and of a start that hangs.
+pub(crate) async fn restart_for_rollback(
+    systemd: &Systemd,
+    unit: &UnitName,
+    socket: &Path,
+    limit: Duration,
+) -> Result<(), SwapError> {
+    match systemd.reset_failed(unit).await {
+        // A unit that has not failed has nothing to forget.
+        Ok(()) | Err(SystemdError::Call { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    restart(systemd, unit, socket, None, limit).await
+}
+
+async fn wait_until_serving(
+    systemd: &Systemd,
+    unit: &UnitName,
+    socket: &Path,
+    old: Option<Pid>,
+    limit: Duration,
+) -> Result<(), SwapError> {
+    let start = Instant::now();
+    loop {
+        let state = systemd.service(unit).await?;
+        let is_new = state.main_pid.is_some() && state.main_pid != old && state.active == "active";
+        if is_new && serves(socket).await {
+            return Ok(());
+        }
+        if start.elapsed() > limit {
+            let seconds = limit.as_secs();
+            return Err(SwapError::NotServing { socket: socket.to_owned(), seconds });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn serves(socket: &Path) -> bool {
+    match DaemonChannel::connect(socket, Duration::from_secs(2)).await {
+        Ok(mut channel) => channel.version().await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Watches for `time` that the daemon that runs now stays the one that runs.
+pub(crate) async fn watch(systemd: &Systemd, unit: &UnitName, time: Duration) -> Result<(), SwapError> {
+    let start = Instant::now();
+    let first = systemd.service(unit).await?;
+    let mut state = first.clone();
+    loop {
+        if state.main_pid != first.main_pid || state.active != "active" {
+            let state = format!("{} ({}, result `{}`)", state.active, state.sub, state.result);
+            return Err(SwapError::Died { unit: unit.to_string(), state });
+        }
+        if start.elapsed() >= time {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+        state = systemd.service(unit).await?;
+    }
+}
+
+/// The plugins without which CRI is not served, with their failures.
+pub(crate) async fn cri_plugins(socket: &Path) -> Result<Vec<Plugin>, SwapError> {
+    let mut channel = DaemonChannel::connect(socket, super::daemon::CALL_LIMIT).await?;
+    let mut plugins = channel.plugins().await?;
+    plugins.retain(|plugin| {
+        (plugin.kind == "io.containerd.grpc.v1" && plugin.id == "cri") || plugin.kind == "io.containerd.cri.v1"
+    });
+    Ok(plugins)
+}
+
+/// Fails when a CRI plugin that worked before is gone or failed. "Active" and "serving" do not say that it works.
+pub(crate) fn compare_plugins(before: &[Plugin], after: &[Plugin]) -> Result<(), SwapError> {
+    for plugin in before.iter().filter(|plugin| plugin.init_error.is_none()) {
+        let name = format!("{}.{}", plugin.kind, plugin.id);
+        let now = after.iter().find(|now| now.kind == plugin.kind && now.id == plugin.id);
+        match now {
+            None => return Err(SwapError::PluginGone { plugin: name }),
+            Some(now) => {
+                if let Some(error) = &now.init_error {
+                    let message = inspect_probes::escape::escape(&error.message).into_owned();
+                    return Err(SwapError::Plugin { plugin: name, message });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The last lines that the unit logged: what a person would look at first.
+pub(crate) fn journal_lines(unit: &UnitName, count: usize) -> Vec<String> {
+    let output = std::process::Command::new("journalctl")
+        .args(["--no-pager", "--output=cat", "--lines=40", "--unit", unit.as_str()])
+        .stdin(std::process::Stdio::null())
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let telling = |line: &&str| {
+        ["level=error", "level=fatal", "containerd: ", "Failed with result", "start request repeated"]
+            .iter()
+            .any(|mark| line.contains(mark))
+    };
+    let lines: Vec<String> =
+        text.lines().filter(telling).map(|line| inspect_probes::escape::escape(line).into_owned()).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}

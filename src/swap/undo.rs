@@ -1,0 +1,168 @@
+//! Taking swaps back: the very bytes where nothing else changed them since, otherwise only the swap's own lines.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inspect_probes::containerd::config::{Document, undo_lines};
+use inspect_probes::name::UnitName;
+use inspect_probes::systemd::Systemd;
+use serde::Serialize;
+
+use super::apply::{read_file, remove_file, remove_leftovers, replace_file, sha256};
+use super::census::{Census, CensusReport};
+use super::error::SwapError;
+use super::journal::{Entry, FOLDER, FileRecord, Journal, Stage};
+use super::lock::SwapLock;
+use super::progress::{Progress, Step};
+use super::restart::restart_for_rollback;
+use super::transaction::{FileDiff, confirm};
+use crate::render::diff::render_unified;
+
+/// What an undo did.
+#[derive(Debug, Serialize)]
+pub(crate) struct UndoReport {
+    /// The swaps that were taken back, newest first.
+    pub(crate) undone: Vec<String>,
+    pub(crate) diffs: Vec<FileDiff>,
+    /// Whether the files have the very bytes that they had before the first of these swaps.
+    pub(crate) original_bytes: bool,
+    pub(crate) restarted: bool,
+    pub(crate) census: Option<CensusReport>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A file on its way back.
+struct Return {
+    path: PathBuf,
+    now: Option<Vec<u8>>,
+    /// `None`: there was no file.
+    then: Option<Vec<u8>>,
+    exact: bool,
+}
+
+/// Takes back every swap that is in force or was interrupted (`last_only`: the newest one).
+pub(crate) async fn undo(
+    last_only: bool,
+    yes: bool,
+    may_restart: bool,
+    limit: Duration,
+    progress: &mut Progress<'_>,
+) -> Result<UndoReport, SwapError> {
+    let _lock = SwapLock::take()?;
+    let mut journal = Journal::load(Path::new(FOLDER))?;
+    let entries: Vec<Entry> = journal.in_force().into_iter().rev().cloned().collect();
+    let entries = if last_only { entries.into_iter().take(1).collect() } else { entries };
+    let Some(newest) = entries.first() else { return Err(SwapError::NothingToUndo) };
+    progress.step("plan the way back");
+    let returns = plan_returns(&entries)?;
+    let restart = may_restart && entries.iter().any(|entry| entry.restarted || entry.stage.may_have_restarted());
+    let mut report = describe(&entries, &returns, restart);
+    for diff in &report.diffs {
+        progress.note(diff.diff.trim_end());
+    }
+    // The bytes that were there before need no second look; a mixture does.
+    let question = if restart { format!("write this and restart {}?", newest.unit) } else { "write this?".to_owned() };
+    confirm(yes, &question)?;
+    for entry in &entries {
+        journal.advance(entry.id, Stage::RollingBack)?;
+    }
+    for file in returns.iter().filter(|file| file.now != file.then) {
+        progress.step(format!("write {}", file.path.display()));
+        write(file)?;
+    }
+    if restart {
+        report.census = restart_with_census(newest, limit, progress).await?;
+    }
+    for entry in &entries {
+        journal.advance(entry.id, Stage::Undone)?;
+    }
+    journal.forget_backups();
+    report.steps = progress.finish();
+    Ok(report)
+}
+
+fn plan_returns(entries: &[Entry]) -> Result<Vec<Return>, SwapError> {
+    let mut returns: Vec<Return> = Vec::new();
+    for record in entries.iter().flat_map(|entry| &entry.files) {
+        remove_leftovers(&record.path);
+        let at = match returns.iter().position(|file| file.path == record.path) {
+            Some(at) => at,
+            None => {
+                let now = read_file(&record.path)?;
+                let path = record.path.clone();
+                returns.push(Return { path, then: now.clone(), now, exact: true });
+                returns.len() - 1
+            }
+        };
+        step_back(&mut returns[at], record)?;
+    }
+    Ok(returns)
+}
+
+/// One swap back: the backup where the bytes are those that the swap wrote, its lines out otherwise.
+fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
+    let backup = read_file(&record.backup)?;
+    let Some(current) = file.then.clone() else { return Ok(()) };
+    if sha256(&current) == record.after_sha256 {
+        file.then = backup.filter(|_| record.existed);
+        return Ok(());
+    }
+    // An interrupted swap may not have written this file at all.
+    if record.existed && backup.as_deref() == Some(&current) {
+        return Ok(());
+    }
+    file.exact = false;
+    let path = || record.path.clone();
+    let text = String::from_utf8_lossy(&current).into_owned();
+    let undone =
+        undo_lines(&text, &record.hunks).map_err(|source| SwapError::UndoLines { path: path(), source })?;
+    Document::parse(&record.path, undone.as_bytes())
+        .map_err(|source| SwapError::UndoBreaks { path: path(), source })?;
+    file.then = Some(undone.into_bytes());
+    Ok(())
+}
+
+fn describe(entries: &[Entry], returns: &[Return], restarted: bool) -> UndoReport {
+    let text = |bytes: &Option<Vec<u8>>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+    let changed = returns.iter().filter(|file| file.now != file.then);
+    let diffs = changed.map(|file| FileDiff {
+        path: file.path.display().to_string(),
+        diff: render_unified(&file.path, &text(&file.now), &text(&file.then)),
+    });
+    UndoReport {
+        undone: entries.iter().map(|entry| entry.runtime.clone()).collect(),
+        diffs: diffs.collect(),
+        original_bytes: returns.iter().all(|file| file.exact),
+        restarted,
+        census: None,
+        steps: Vec::new(),
+    }
+}
+
+fn write(file: &Return) -> Result<(), SwapError> {
+    match (&file.now, &file.then) {
+        (now, Some(then)) => replace_file(&file.path, now.as_deref(), then),
+        (Some(now), None) => remove_file(&file.path, now),
+        (None, None) => Ok(()),
+    }
+}
+
+async fn restart_with_census(
+    entry: &Entry,
+    limit: Duration,
+    progress: &mut Progress<'_>,
+) -> Result<Option<CensusReport>, SwapError> {
+    let unit = UnitName::new(entry.unit.clone());
+    // A daemon that is down cannot be asked: then there is nothing to compare with.
+    let before = Census::take(&entry.socket).await.ok();
+    progress.step(format!("restart {unit} and wait until it serves"));
+    let systemd = Systemd::connect().await?;
+    restart_for_rollback(&systemd, &unit, &entry.socket, limit).await?;
+    match before {
+        None => Ok(None),
+        Some(before) => {
+            let report = before.compare(&Census::take(&entry.socket).await?);
+            if report.lost.is_empty() { Ok(Some(report)) } else { Err(SwapError::Lost { lost: report.lost }) }
+        }
+    }
+}
