@@ -72,6 +72,8 @@ pub struct ServiceState {
     pub main_pid: Option<Pid>,
     /// How the last run ended: `success`, `exit-code`, `start-limit-hit`, …
     pub result: String,
+    /// When the main process was started, microseconds since 1970; 0 when it never was.
+    pub started: u64,
     /// The unit file.
     pub fragment: PathBuf,
 }
@@ -100,8 +102,7 @@ impl Systemd {
     /// # Errors
     /// [`SystemdError::Call`], also when the process is in no unit.
     pub async fn unit_of(&self, pid: Pid) -> Result<UnitName, SystemdError> {
-        let path: OwnedObjectPath =
-            self.manager("GetUnitByPID", &pid.to_string(), &(pid.get(),)).await?;
+        let path: OwnedObjectPath = self.manager("GetUnitByPID", &pid.to_string(), &(pid.get(),)).await?;
         self.property(path.as_str(), UNIT, "Id").await.map(|id: String| UnitName::new(id))
     }
 
@@ -118,6 +119,7 @@ impl Systemd {
             sub: self.property(path, UNIT, "SubState").await?,
             main_pid: Some(main_pid).filter(|pid| *pid != 0).map(Pid::new),
             result: self.property(path, SERVICE, "Result").await?,
+            started: self.property(path, SERVICE, "ExecMainStartTimestamp").await?,
             fragment: PathBuf::from(self.property::<String>(path, UNIT, "FragmentPath").await?),
         })
     }
@@ -153,7 +155,7 @@ impl Systemd {
                 let message = message.map_err(call)?;
                 let body = message.body();
                 let (id, path, _unit, result): (u32, OwnedObjectPath, String, String) =
-                    body.deserialize().map_err(|error| call(error.into()))?;
+                    body.deserialize().map_err(call)?;
                 if path == job {
                     return Ok((id, result));
                 }
@@ -175,10 +177,15 @@ impl Systemd {
         let reply = self.connection.call_method(Some(DESTINATION), MANAGER_PATH, Some(MANAGER), method, body);
         let reply = reply.await.map_err(call)?;
         let value = reply.body().deserialize::<R>();
-        value.map_err(|error| call(error.into()))
+        value.map_err(call)
     }
 
-    async fn property<T>(&self, path: &str, interface: &'static str, name: &'static str) -> Result<T, SystemdError>
+    async fn property<T>(
+        &self,
+        path: &str,
+        interface: &'static str,
+        name: &'static str,
+    ) -> Result<T, SystemdError>
     where
         T: TryFrom<OwnedVariant>,
     {
@@ -187,7 +194,7 @@ impl Systemd {
         let body = (interface, name);
         let reply = self.connection.call_method(Some(DESTINATION), path, properties, "Get", &body);
         let reply = reply.await.map_err(call)?;
-        let value: OwnedVariant = reply.body().deserialize().map_err(|error| call(error.into()))?;
+        let value: OwnedVariant = reply.body().deserialize().map_err(call)?;
         T::try_from(value).map_err(|_| call(zbus::Error::InvalidReply))
     }
 }

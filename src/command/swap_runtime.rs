@@ -139,7 +139,8 @@ async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Resul
 async fn undo(args: &SwapRuntimeArgs, which: Undo, output: &mut Output) -> Result<Status, CommandError> {
     let limit = Duration::from_secs(args.timeout);
     let last_only = which == Undo::Last;
-    let report = swap::undo(last_only, args.yes, !args.no_restart, limit, &mut Progress::new(output));
+    let mut progress = Progress::new(output);
+    let report = swap::undo(last_only, args.yes, !args.no_restart, limit, &mut progress);
     let report = report.await.map_err(failed)?;
     let text = match args.format {
         Format::Text => render_undo(&report, Style::new(output.color())),

@@ -37,7 +37,10 @@ pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
         report.unit
     ));
     if let Some(census) = &report.census {
-        text.push_str(&format!("{} of {} running tasks survived the restart\n", census.survived, census.before));
+        text.push_str(&format!(
+            "{} of {} running tasks survived the restart\n",
+            census.survived, census.before
+        ));
     }
     if let Some(canary) = &report.canary {
         let family = canary.family.map_or("an unknown runtime", |family| family.as_str());
@@ -55,7 +58,10 @@ pub(crate) fn render_undo(report: &UndoReport, style: Style) -> String {
     };
     let mut text = format!("undone: {}; {bytes}\n", report.undone.join(", "));
     if let Some(census) = &report.census {
-        text.push_str(&format!("{} of {} running tasks survived the restart\n", census.survived, census.before));
+        text.push_str(&format!(
+            "{} of {} running tasks survived the restart\n",
+            census.survived, census.before
+        ));
     }
     if !report.restarted {
         text.push_str("containerd was not restarted\n");

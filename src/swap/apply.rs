@@ -183,10 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c");
         fs::write(&path, "theirs").unwrap();
-        assert!(matches!(
-            replace_file(&path, Some(b"old"), b"new"),
-            Err(SwapError::ChangedMeanwhile { .. })
-        ));
+        assert!(matches!(replace_file(&path, Some(b"old"), b"new"), Err(SwapError::ChangedMeanwhile { .. })));
         assert!(matches!(replace_file(&path, None, b"new"), Err(SwapError::ChangedMeanwhile { .. })));
         assert!(matches!(remove_file(&path, b"ours"), Err(SwapError::ChangedMeanwhile { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"theirs");

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn a_task_that_is_gone_or_another_is_lost_and_a_new_one_is_not() {
-        let report = census(&[("a", 1), ("b", 2), ("c", 3)]).compare(&census(&[("a", 1), ("b", 9), ("d", 4)]));
+        let report =
+            census(&[("a", 1), ("b", 2), ("c", 3)]).compare(&census(&[("a", 1), ("b", 9), ("d", 4)]));
         assert_eq!((report.before, report.survived), (3, 1));
         assert_eq!(report.lost, ["default/b", "default/c"]);
     }

@@ -58,7 +58,9 @@ pub(crate) enum SwapError {
     Journal { path: PathBuf, source: serde_json::Error },
     #[error("cannot swap while another inspect does (its lock is on `{}`)", lock.display())]
     Busy { lock: PathBuf },
-    #[error("cannot swap: the swap to `{runtime}` (number {id}) was interrupted and is neither done nor undone")]
+    #[error(
+        "cannot swap: the swap to `{runtime}` (number {id}) was interrupted and is neither done nor undone"
+    )]
     Interrupted { id: u32, runtime: String },
     #[error("containerd did not serve `{}` within {seconds} s", socket.display())]
     NotServing { socket: PathBuf, seconds: u64 },
@@ -103,15 +105,21 @@ impl SwapError {
     pub(crate) fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::NotRoot => "run it with sudo",
-            Self::NoDaemon => "start it (`systemctl start containerd`), or undo a swap with `inspect swap-runtime --undo`",
+            Self::NoDaemon => {
+                "start it (`systemctl start containerd`), or undo a swap with `inspect swap-runtime --undo`"
+            }
             Self::SeveralDaemons { .. } => "name one: `--daemon SOCKET` or `--daemon UNIT`",
             Self::DropInReplaces { .. } => "leave `--drop-in` out",
-            Self::Interrupted { .. } => "`inspect swap-runtime --undo` restores what was there; `--status` shows how far it came",
+            Self::Interrupted { .. } => {
+                "`inspect swap-runtime --undo` restores what was there; `--status` shows how far it came"
+            }
             Self::NeedsYes | Self::Declined => "see it with `--dry-run`, then add `--yes`",
             Self::Preflight { .. } => "nothing was written",
             Self::ChangedMeanwhile { .. } => "nothing was written there; look at it and try again",
             Self::Busy { .. } => "wait for it to end; `inspect swap-runtime --status` shows what it does",
-            Self::RollbackFailed { .. } => "look at `inspect swap-runtime --status`, then `inspect swap-runtime --undo`",
+            Self::RollbackFailed { .. } => {
+                "look at `inspect swap-runtime --status`, then `inspect swap-runtime --undo`"
+            }
             Self::RolledBack { journal_lines, .. } => {
                 let lines = journal_lines.iter().map(|line| format!("the daemon said: {line}"));
                 return lines.chain(["nothing of the swap is left".to_owned()]).collect();

@@ -38,10 +38,7 @@ pub(crate) enum Stage {
 impl Stage {
     /// Neither in force nor taken back.
     pub(crate) fn is_interrupted(self) -> bool {
-        matches!(
-            self,
-            Self::Planned | Self::Applied | Self::Restarting | Self::Verifying | Self::RollingBack
-        )
+        matches!(self, Self::Planned | Self::Applied | Self::Restarting | Self::Verifying | Self::RollingBack)
     }
 
     /// Whether the daemon may have started with the new config.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inspect_probes::Host;
+use inspect_probes::containerd::DaemonChannel;
 use inspect_probes::containerd::config::{
     Document, Edit, EditError, EditRequest, Effective, LoadedConfig, empty_document, find_generator,
     glob_matches, load_config, plan_edit, plan_import,
 };
-use inspect_probes::containerd::DaemonChannel;
 
 use super::binary::{Chosen, choose};
 use super::daemon::{CALL_LIMIT, Daemon};
@@ -65,6 +65,22 @@ impl Plan {
     /// Whether the config already says what was asked for.
     pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty()
+    }
+
+    /// When the newest file of the config was changed, microseconds since 1970.
+    pub(crate) fn changed_at(&self) -> u64 {
+        let changed = |file: &Document| std::fs::metadata(file.path()).and_then(|file| file.modified()).ok();
+        let newest = self.loaded.files.iter().filter_map(changed).max();
+        let since = newest.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        since.and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(0)
+    }
+
+    /// Whether the handler will use systemd's cgroup driver.
+    pub(crate) fn systemd_cgroup_after(&self) -> bool {
+        let parse = |(path, text): &(PathBuf, String)| Document::parse(path, text.as_bytes()).ok();
+        let documents: Vec<Document> = self.texts_after().iter().filter_map(parse).collect();
+        let after = Effective::merge(&documents, self.daemon.version);
+        after.is_ok_and(|after| after.systemd_cgroup(&self.chosen.handler))
     }
 
     /// Every file of the config as it will be, the main one first.

@@ -71,7 +71,10 @@ pub(crate) fn require(checks: &[Check]) -> Result<(), SwapError> {
 fn check_binary(plan: &Plan, checks: &mut Vec<Check>) {
     let Some(file) = plan.chosen.install_from.as_deref().or(plan.chosen.file.as_deref()) else {
         let name = plan.before.binary_name(&plan.chosen.handler).unwrap_or_default();
-        checks.push(failure(format!("handler `{}` names no binary that exists (`{name}`)", plan.chosen.handler)));
+        checks.push(failure(format!(
+            "handler `{}` names no binary that exists (`{name}`)",
+            plan.chosen.handler
+        )));
         return;
     };
     let shown = file.display();
@@ -83,7 +86,9 @@ fn check_binary(plan: &Plan, checks: &mut Vec<Check>) {
         return checks.push(failure(format!("`{shown}` is not an executable file")));
     }
     if metadata.permissions().mode() & 0o022 != 0 {
-        checks.push(warning(format!("`{shown}` can be changed by others than root: containerd runs it as root")));
+        checks.push(warning(format!(
+            "`{shown}` can be changed by others than root: containerd runs it as root"
+        )));
     }
     let flags = rustix::fs::statvfs(file).map(|stat| stat.f_flag);
     if flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::NOEXEC)) {
@@ -119,7 +124,9 @@ fn ask_version(plan: &Plan, file: &Path) -> Check {
     let mut command = plan.daemon.command(file);
     command.arg("--version");
     match run_bounded(command) {
-        Err(error) => failure(format!("`{shown} --version` cannot be run as containerd would run it: {error}")),
+        Err(error) => {
+            failure(format!("`{shown} --version` cannot be run as containerd would run it: {error}"))
+        }
         Ok(output) if !output.status.success() => {
             let said = String::from_utf8_lossy(&output.stderr);
             failure(format!("`{shown} --version` failed: {}", escape(said.trim())))
@@ -167,14 +174,16 @@ fn dump_candidate(plan: &Plan) -> Result<(Effective, Vec<String>), String> {
 pub(crate) fn dump(plan: &Plan, main: &Path) -> Result<(Effective, Vec<String>), String> {
     let mut command = plan.daemon.command(&plan.daemon.exe);
     command.arg("--config").arg(main).args(["config", "dump"]);
-    let output = run_bounded(command).map_err(|error| format!("cannot run `containerd config dump`: {error}"))?;
+    let output =
+        run_bounded(command).map_err(|error| format!("cannot run `containerd config dump`: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         let last = said.lines().last().unwrap_or_default();
         return Err(format!("containerd {} refuses the config: {}", plan.daemon.version, escape(last)));
     }
     let document = Document::parse(main, &output.stdout).map_err(|error| error.to_string())?;
-    let effective = Effective::from_dump(&document, plan.daemon.version).map_err(|error| error.to_string())?;
+    let effective =
+        Effective::from_dump(&document, plan.daemon.version).map_err(|error| error.to_string())?;
     let warnings = said.lines().filter(|line| line.contains("unknown key"));
     Ok((effective, warnings.map(|line| format!("containerd ignores a key: {}", escape(line))).collect()))
 }

@@ -90,7 +90,8 @@ pub(crate) async fn cri_plugins(socket: &Path) -> Result<Vec<Plugin>, SwapError>
     let mut channel = DaemonChannel::connect(socket, super::daemon::CALL_LIMIT).await?;
     let mut plugins = channel.plugins().await?;
     plugins.retain(|plugin| {
-        (plugin.kind == "io.containerd.grpc.v1" && plugin.id == "cri") || plugin.kind == "io.containerd.cri.v1"
+        (plugin.kind == "io.containerd.grpc.v1" && plugin.id == "cri")
+            || plugin.kind == "io.containerd.cri.v1"
     });
     Ok(plugins)
 }

@@ -78,7 +78,12 @@ pub(crate) async fn swap(
     }
     let systemd = Systemd::connect().await?;
     let daemon = find_daemon(host, &systemd, request.daemon.as_deref(), request.config.as_deref()).await?;
-    progress.step(format!("plan for containerd {} ({}, {})", daemon.version, daemon.unit, daemon.socket.display()));
+    progress.step(format!(
+        "plan for containerd {} ({}, {})",
+        daemon.version,
+        daemon.unit,
+        daemon.socket.display()
+    ));
     let plan = plan(host, daemon, request).await?;
     progress.step("pre-flight: the binary, the new config in this containerd");
     let checks = preflight::check(host, &plan);
@@ -132,7 +137,8 @@ async fn announce(
     if pods > 0 {
         progress.note(&format!("{pods} running tasks of pods keep the runtime that they were made with"));
     }
-    let what = if request.restart { format!("restart {}", plan.daemon.unit) } else { "write the config".to_owned() };
+    let what =
+        if request.restart { format!("restart {}", plan.daemon.unit) } else { "write the config".to_owned() };
     confirm(request.yes, &format!("{what}?"))
 }
 
@@ -144,7 +150,11 @@ pub(super) fn confirm(yes: bool, question: &str) -> Result<(), SwapError> {
     if !std::io::stdin().is_terminal() {
         return Err(SwapError::NeedsYes);
     }
-    let mut terminal = std::fs::File::options().read(true).write(true).open("/dev/tty").map_err(SwapError::file("open", "/dev/tty"))?;
+    let mut terminal = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .map_err(SwapError::file("open", "/dev/tty"))?;
     write!(terminal, "{question} [y/N] ").map_err(SwapError::file("write to", "/dev/tty"))?;
     let mut answer = String::new();
     let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(terminal), &mut answer);
@@ -162,6 +172,9 @@ async fn execute(
     progress: &mut Progress<'_>,
     report: &mut SwapReport,
 ) -> Result<(), SwapError> {
+    if plan.is_empty() {
+        return prove_what_is_there(host, request, plan, systemd, progress, report).await;
+    }
     let signal = catch_signals()?;
     if let Some(source) = &plan.chosen.install_from
         && install_builtin(source)?
@@ -190,11 +203,41 @@ async fn execute(
     }
 }
 
+/// The config says so already: nothing is written. A daemon that is older than its config is restarted.
+async fn prove_what_is_there(
+    host: &Host,
+    request: &SwapRequest,
+    plan: &Plan,
+    systemd: &Systemd,
+    progress: &mut Progress<'_>,
+    report: &mut SwapReport,
+) -> Result<(), SwapError> {
+    progress.note("the config says so already: nothing is written");
+    let daemon = &plan.daemon;
+    let started = systemd.service(&daemon.unit).await?.started;
+    report.state = SwapState::InForce;
+    if plan.changed_at() > started {
+        if !request.restart {
+            report.state = SwapState::Written;
+            return Ok(());
+        }
+        progress.step(format!("restart {}, which is older than its config", daemon.unit));
+        restart::restart(systemd, &daemon.unit, &daemon.socket, Some(daemon.pid), request.timeout).await?;
+    }
+    if request.verify {
+        progress.step(format!("canary under `{}`", plan.chosen.handler));
+        report.canary = Some(prove(host, plan, request.timeout).await?);
+        report.state = SwapState::Proven;
+    }
+    Ok(())
+}
+
 /// A signal ends the swap between two steps, with everything put back, and never in the middle of one.
 fn catch_signals() -> Result<Arc<AtomicBool>, SwapError> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(SwapError::file("catch signals of", "/proc/self"))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))
+            .map_err(SwapError::file("catch signals of", "/proc/self"))?;
     }
     Ok(flag)
 }
@@ -229,7 +272,10 @@ fn open_entry(plan: &Plan, request: &SwapRequest, journal: &mut Journal) -> Resu
     Ok(entry)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one straight line of steps; each argument is a part of the transaction")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one straight line of steps; each argument is a part of the transaction"
+)]
 async fn go_forward(
     host: &Host,
     request: &SwapRequest,
@@ -303,7 +349,8 @@ async fn go_back(
     entry: &Entry,
     limit: Duration,
 ) -> Result<(), SwapError> {
-    let stage = journal.entries.iter().find(|known| known.id == entry.id).map_or(entry.stage, |known| known.stage);
+    let stage =
+        journal.entries.iter().find(|known| known.id == entry.id).map_or(entry.stage, |known| known.stage);
     // A full disk must not keep the old bytes from coming back: the journal is only told.
     let told = journal.advance(entry.id, Stage::RollingBack);
     for (record, file) in entry.files.iter().zip(&plan.files) {

@@ -55,13 +55,15 @@ pub(crate) async fn undo(
     let Some(newest) = entries.first() else { return Err(SwapError::NothingToUndo) };
     progress.step("plan the way back");
     let returns = plan_returns(&entries)?;
-    let restart = may_restart && entries.iter().any(|entry| entry.restarted || entry.stage.may_have_restarted());
+    let restart =
+        may_restart && entries.iter().any(|entry| entry.restarted || entry.stage.may_have_restarted());
     let mut report = describe(&entries, &returns, restart);
     for diff in &report.diffs {
         progress.note(diff.diff.trim_end());
     }
     // The bytes that were there before need no second look; a mixture does.
-    let question = if restart { format!("write this and restart {}?", newest.unit) } else { "write this?".to_owned() };
+    let question =
+        if restart { format!("write this and restart {}?", newest.unit) } else { "write this?".to_owned() };
     confirm(yes, &question)?;
     for entry in &entries {
         journal.advance(entry.id, Stage::RollingBack)?;
@@ -123,7 +125,8 @@ fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
 }
 
 fn describe(entries: &[Entry], returns: &[Return], restarted: bool) -> UndoReport {
-    let text = |bytes: &Option<Vec<u8>>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+    let text =
+        |bytes: &Option<Vec<u8>>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
     let changed = returns.iter().filter(|file| file.now != file.then);
     let diffs = changed.map(|file| FileDiff {
         path: file.path.display().to_string(),
