@@ -66,8 +66,8 @@ fn try_kvm(store: &Store, image: &Image) -> Result<(Accelerator, String), LabErr
     }
 }
 
-/// The answer may change with the host's kernel, its processor and QEMU.
-fn describe_host() -> String {
+/// What the answer may change with, and what a kept node fits: the host's kernel, its processor and QEMU.
+pub(crate) fn describe_host() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors.lines().find(|line| line.starts_with("model name")).unwrap_or_default();

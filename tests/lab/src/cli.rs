@@ -72,6 +72,9 @@ pub(crate) struct HardwareArgs {
     /// Memory, MiB
     #[arg(long, default_value_t = DEFAULT_MEMORY, value_parser = clap::value_parser!(u32).range(512..=262_144))]
     pub(crate) memory: u32,
+    /// Boot anew instead of restoring the node that was kept after its first boot
+    #[arg(long)]
+    pub(crate) cold: bool,
 }
 
 /// `run`.

@@ -16,9 +16,11 @@ use crate::image::Image;
 use crate::interrupt;
 use crate::progress::Step;
 use crate::qemu::{self, Hardware};
-use crate::ssh::Connection;
+use crate::snapshot::Snapshot;
 use crate::store::{self, Store};
-use crate::supervisor::{CONSOLE, DISK, HAND_OVER, LOCK, QEMU_LOG, REQUEST, Request, STATE, State};
+use crate::supervisor::{
+    CONSOLE, DISK, HAND_OVER, LOCK, QEMU_LOG, REQUEST, Request, SAVE, SAVED, STATE, State,
+};
 
 /// What the guest's `lab-ready.service` writes to the console.
 const READY: &str = "inspect-lab: the node is up";
@@ -28,6 +30,9 @@ const BOOT_BOUND: Duration = Duration::from_secs(300);
 
 /// QEMU answers on its machine protocol within a second or two.
 const QEMU_BOUND: Duration = Duration::from_secs(60);
+
+/// Writing a few hundred megabytes.
+const SAVE_BOUND: Duration = Duration::from_secs(90);
 
 /// Ending QEMU and removing its directory.
 const END_BOUND: Duration = Duration::from_secs(20);
@@ -76,8 +81,10 @@ pub(crate) struct Remains {
 }
 
 /// What is to be started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan<'a> {
+    /// Where images and machines are.
+    pub(crate) store: &'a Store,
     /// A name no running machine has.
     pub(crate) name: &'a str,
     /// Its Debian release.
@@ -88,12 +95,24 @@ pub(crate) struct Plan<'a> {
     pub(crate) hardware: Hardware,
 }
 
-/// Starts a machine and waits until its node is up.
-pub(crate) fn start(store: &Store, plan: &Plan<'_>, step: &Step) -> Result<Owned, LabError> {
+/// Boots a machine and waits until its node says on the console that it is up.
+pub(crate) fn boot(plan: &Plan<'_>, step: &Step) -> Result<Owned, LabError> {
+    let mut owned = start(plan, None, step)?;
+    await_boot(&mut owned, step)?;
+    Ok(owned)
+}
+
+/// Starts a machine from a kept node.
+pub(crate) fn restore(plan: &Plan<'_>, snapshot: &Snapshot, step: &Step) -> Result<Owned, LabError> {
+    start(plan, Some(snapshot), step)
+}
+
+/// Starts a machine and waits until QEMU answers.
+fn start(plan: &Plan<'_>, snapshot: Option<&Snapshot>, step: &Step) -> Result<Owned, LabError> {
     check_name(plan.name)?;
-    let directory = store.machine(plan.name);
+    let directory = plan.store.machine(plan.name);
     let lock = claim(&directory, plan.name)?;
-    let started = start_supervisor(&directory, plan, lock);
+    let started = start_supervisor(&directory, plan, snapshot, lock);
     let mut supervisor = match started {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -111,8 +130,6 @@ pub(crate) fn start(store: &Store, plan: &Plan<'_>, step: &Step) -> Result<Owned
         directory,
         state,
     };
-    await_boot(&mut supervisor, &machine, step)?;
-    Connection::to(store, &machine).open_shared();
     Ok(Owned { machine, supervisor })
 }
 
@@ -122,13 +139,39 @@ impl Owned {
         matches!(store::try_lock(&self.machine.directory.join(LOCK)), Ok(None))
     }
 
+    /// Stops the node and keeps its memory and disk in `directory`; the machine is over then.
+    pub(crate) fn save(mut self, directory: &Path) -> Result<(), LabError> {
+        let memory = directory.join("memory");
+        let answer = self.machine.directory.join(SAVED);
+        self.tell(&format!("{SAVE}{}", memory.display()))?;
+        let deadline = Instant::now() + SAVE_BOUND;
+        let trouble: Option<String> = loop {
+            if let Some(answer) = store::read_json(&answer)? {
+                break answer;
+            }
+            if Instant::now() >= deadline || !self.is_up() {
+                break Some("no answer".into());
+            }
+            interrupt::tick()?;
+        };
+        if let Some(reply) = trouble {
+            return Err(LabError::Qmp { verb: "save the guest", reply });
+        }
+        let disk = self.machine.directory.join(DISK);
+        fs::rename(&disk, directory.join(DISK)).map_err(LabError::file("move into place", &disk))
+    }
+
+    fn tell(&mut self, word: &str) -> Result<(), LabError> {
+        let Supervisor { words, directory, .. } = &mut self.supervisor;
+        let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let written = words.as_mut().ok_or_else(gone).and_then(|words| writeln!(words, "{word}"));
+        written.map_err(LabError::file("speak to the supervisor of", directory.as_path()))
+    }
+
     /// The machine outlives this lab from now on.
     pub(crate) fn hand_over(mut self) -> Result<Machine, LabError> {
-        let supervisor = &mut self.supervisor;
-        if let Some(words) = supervisor.words.as_mut() {
-            writeln!(words, "{HAND_OVER}").map_err(LabError::file("hand over", &supervisor.directory))?;
-        }
-        supervisor.handed_over = true;
+        self.tell(HAND_OVER)?;
+        self.supervisor.handed_over = true;
         Ok(self.machine.clone())
     }
 }
@@ -254,13 +297,20 @@ fn claim(directory: &Path, name: &str) -> Result<File, LabError> {
     if path.exists() { Ok(lock) } else { Err(taken()) }
 }
 
-fn start_supervisor(directory: &Path, plan: &Plan<'_>, lock: File) -> Result<Supervisor, LabError> {
-    qemu::create_overlay(&plan.image.disk(), "raw", &directory.join(DISK))?;
+fn start_supervisor(
+    directory: &Path,
+    plan: &Plan<'_>,
+    snapshot: Option<&Snapshot>,
+    lock: File,
+) -> Result<Supervisor, LabError> {
+    let (base, format) = snapshot.map_or((plan.image.disk(), "raw"), |kept| (kept.disk(), "qcow2"));
+    qemu::create_overlay(&base, format, &directory.join(DISK))?;
     let request = Request {
         name: plan.name.into(),
         generation: plan.generation,
         image: plan.image.directory.clone(),
         hardware: plan.hardware.clone(),
+        memory: snapshot.map(Snapshot::memory),
     };
     store::write_json(&directory.join(REQUEST), &request)?;
     let log = directory.join("supervisor.log");
@@ -298,7 +348,8 @@ fn await_qemu(supervisor: &mut Supervisor, name: &str) -> Result<State, LabError
 }
 
 /// Watches the console for the guest's word that it is up.
-fn await_boot(supervisor: &mut Supervisor, machine: &Machine, step: &Step) -> Result<(), LabError> {
+fn await_boot(owned: &mut Owned, step: &Step) -> Result<(), LabError> {
+    let Owned { machine, supervisor } = owned;
     let console = machine.directory.join(CONSOLE);
     let deadline = Instant::now() + BOOT_BOUND;
     let failed = |reason: String| LabError::NoBoot {

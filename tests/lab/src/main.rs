@@ -18,6 +18,7 @@ mod progress;
 mod qemu;
 mod qmp;
 mod report;
+mod snapshot;
 mod ssh;
 mod store;
 mod suites;

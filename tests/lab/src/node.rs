@@ -12,25 +12,50 @@ use crate::progress::Progress;
 use crate::qemu::Hardware;
 use crate::ssh::{self, Connection};
 use crate::store::{self, Store};
-use crate::{accelerator, host, image, sync};
+use crate::{accelerator, host, image, snapshot, sync};
 
 /// Boots a node that ends with this lab.
 pub(crate) fn boot(
     store: &Store,
     generation: Generation,
     name: &str,
-    hardware: &HardwareArgs,
+    arguments: &HardwareArgs,
     progress: &Progress,
 ) -> Result<Owned, LabError> {
     host::prepare(store, progress)?;
     let image = image::obtain(store, generation, progress)?;
     let accelerator = accelerator::choose(store, &image, progress)?;
-    let hardware = Hardware { accelerator, cpus: hardware.cpus, memory: hardware.memory };
-    let step = progress.begin(format!("boot of {name} ({generation})"));
-    let plan = Plan { name, generation, image: &image, hardware };
-    let owned = machine::start(store, &plan, &step)?;
-    step.done(&format!("127.0.0.1:{}", owned.machine.state.port));
+    let hardware = Hardware { accelerator, cpus: arguments.cpus, memory: arguments.memory };
+    let plan = Plan { store, name, generation, image: &image, hardware };
+    let owned =
+        if arguments.cold { boot_anew(&plan, progress)? } else { boot_from_snapshot(&plan, progress)? };
+    Connection::to(store, &owned.machine).open_shared()?;
     Ok(owned)
+}
+
+fn boot_anew(plan: &Plan<'_>, progress: &Progress) -> Result<Owned, LabError> {
+    let step = progress.begin(format!("boot of {} ({})", plan.name, plan.generation));
+    let owned = machine::boot(plan, &step)?;
+    step.done("");
+    Ok(owned)
+}
+
+/// Restores the kept node, which is made at first use. One that does not come back is thrown away, and the node boots.
+fn boot_from_snapshot(plan: &Plan<'_>, progress: &Progress) -> Result<Owned, LabError> {
+    let snapshot = snapshot::obtain(plan, progress)?;
+    let step = progress.begin(format!("restore of {} ({})", plan.name, plan.generation));
+    match machine::restore(plan, &snapshot, &step) {
+        Ok(owned) => {
+            step.done("");
+            Ok(owned)
+        }
+        Err(error @ (LabError::NoBoot { .. } | LabError::Qmp { .. })) => {
+            step.done(&format!("in vain, it boots anew: {error}"));
+            snapshot.discard()?;
+            boot_anew(plan, progress)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn up(store: &Store, arguments: &UpArgs, progress: &Progress) -> Result<(), LabError> {

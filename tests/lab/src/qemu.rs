@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::child;
 use crate::error::LabError;
 use crate::image::Image;
+use crate::ssh;
 
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub(crate) struct Files {
     pub(crate) disk: PathBuf,
     /// Takes what the guest writes to its serial console.
     pub(crate) console: PathBuf,
+    /// The kept memory of a node that has booted, if this run starts from one.
+    pub(crate) memory: Option<PathBuf>,
 }
 
 /// Processors by default: as many as the smallest machine that builds this has.
@@ -78,8 +81,19 @@ pub(crate) fn node(image: &Image, hardware: &Hardware, files: &Files) -> Command
     command.args(["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]);
     command.args(["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"]);
     command.args(["-serial", &format!("file:{}", escape_commas(&files.console))]);
+    if let Some(memory) = &files.memory {
+        command.args(["-incoming", &format!("exec:cat {}", ssh::quote(&memory.display().to_string()))]);
+    }
     command.args(["-qmp", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     command
+}
+
+/// What of the command line a kept node depends on beyond its hardware.
+pub(crate) fn describe_machine() -> String {
+    let anything = Image { directory: PathBuf::new() };
+    let hardware = Hardware { accelerator: Accelerator::Tcg, cpus: 1, memory: 1 };
+    let files = Files { disk: PathBuf::new(), console: PathBuf::new(), memory: None };
+    format!("{:?}", node(&anything, &hardware, &files))
 }
 
 /// The command of the accelerator trial: kernel and initramfs alone, with the console on standard output.
@@ -117,7 +131,7 @@ mod tests {
     fn the_port_is_forwarded_on_loopback_alone() {
         let image = Image { directory: "/i".into() };
         let hardware = Hardware { accelerator: Accelerator::Tcg, cpus: 2, memory: 2048 };
-        let files = Files { disk: "/m/a,b.qcow2".into(), console: "/m/console".into() };
+        let files = Files { disk: "/m/a,b.qcow2".into(), console: "/m/console".into(), memory: None };
         let command = node(&image, &hardware, &files);
         let arguments: Vec<String> =
             command.get_args().map(|text| text.to_string_lossy().into_owned()).collect();

@@ -1,6 +1,7 @@
 //! QEMU's machine protocol over its standard input and output: a request, its reply, and events in between.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::error::LabError;
+use crate::ssh;
 
 /// A QEMU that answers.
 #[derive(Debug)]
@@ -61,6 +63,38 @@ impl Qmp {
             if message.get("error").is_some() {
                 return Err(failed(message.to_string()));
             }
+        }
+    }
+
+    /// Stops the guest and writes its memory and devices to a file.
+    pub(crate) fn save(&mut self, memory: &Path) -> Result<(), LabError> {
+        self.call("stop the guest", "stop", &json!({}))?;
+        let unlimited = json!({ "max-bandwidth": 1_u64 << 40 });
+        self.call("lift the limit of saving", "migrate-set-parameters", &unlimited)?;
+        let uri = format!("exec:cat >{}", ssh::quote(&memory.display().to_string()));
+        self.call("save the guest", "migrate", &json!({ "uri": uri }))?;
+        self.poll("save the guest", "query-migrate", &["completed"])
+    }
+
+    /// Lets a guest run whose memory QEMU was told to read at its start (`-incoming`).
+    pub(crate) fn resume(&mut self) -> Result<(), LabError> {
+        self.poll("restore the guest", "query-status", &["paused", "running", "postmigrate"])?;
+        self.call("resume the guest", "cont", &json!({})).map(drop)
+    }
+
+    /// Asks for a status until it is one of `wanted`; `failed` never becomes one.
+    fn poll(&mut self, verb: &'static str, query: &str, wanted: &[&str]) -> Result<(), LabError> {
+        let deadline = Instant::now() + REPLY_BOUND;
+        loop {
+            let reply = self.call(verb, query, &json!({}))?;
+            let status = reply["status"].as_str().unwrap_or_default();
+            if wanted.contains(&status) {
+                return Ok(());
+            }
+            if status == "failed" || Instant::now() >= deadline {
+                return Err(LabError::Qmp { verb, reply: reply.to_string() });
+            }
+            thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::child;
 use crate::error::LabError;
@@ -17,6 +17,7 @@ pub(crate) struct Connection {
     options: Vec<OsString>,
     environment: String,
     directory: PathBuf,
+    shares: bool,
 }
 
 /// A key exchange takes about two seconds under TCG, and many times that on a loaded machine.
@@ -44,21 +45,27 @@ impl Connection {
         option("ServerAliveInterval=30".into());
         option("ServerAliveCountMax=20".into());
         let socket = directory.join("ssh");
-        if socket.as_os_str().len() <= SOCKET_PATH_LIMIT {
+        let shares = socket.as_os_str().len() <= SOCKET_PATH_LIMIT;
+        if shares {
             option(format!("ControlPath=\"{}\"", socket.display()));
         }
         let environment = format!("export INSPECT_LAB_GENERATION={}; ", machine.generation);
-        Self { options, environment, directory }
+        Self { options, environment, directory, shares }
     }
 
-    /// Opens the connection that all later commands share, which saves each its key exchange. It ends with the machine;
-    /// without it, commands connect on their own.
-    pub(crate) fn open_shared(&self) {
-        let mut command = Command::new("ssh");
-        command.args(["-F", "none", "-M", "-N", "-f", "-o", "ControlPersist=yes"]).args(&self.options);
-        command.arg("root@127.0.0.1").current_dir("/");
-        let log = self.directory.join("ssh.log");
-        drop(child::run(&mut command, "connect to the node", &log, CONNECT_BOUND));
+    /// Opens the connection that all later commands share, which saves each its key exchange, and sets the node's clock:
+    /// a restored node takes the time it was kept for the present. The connection ends with the machine.
+    pub(crate) fn open_shared(&self) -> Result<(), LabError> {
+        if self.shares {
+            let mut command = Command::new("ssh");
+            command.args(["-F", "none", "-M", "-N", "-f", "-o", "ControlPersist=yes"]).args(&self.options);
+            command.arg("root@127.0.0.1").current_dir("/");
+            let log = self.directory.join("ssh.log");
+            child::run(&mut command, "connect to the node", &log, CONNECT_BOUND)?;
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let line = format!("date -s @{}.{:09}", now.as_secs(), now.subsec_nanos());
+        self.capture(&line, "set the node's clock", CONNECT_BOUND).map(drop)
     }
 
     /// `ssh` with everything but the command. It dies with the lab.

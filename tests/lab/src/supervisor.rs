@@ -28,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) generation: Generation,
     pub(crate) image: PathBuf,
     pub(crate) hardware: Hardware,
+    /// The kept memory to start from.
+    pub(crate) memory: Option<PathBuf>,
 }
 
 /// What the supervisor answers with, as `state.json`, once QEMU runs.
@@ -37,6 +39,9 @@ pub(crate) struct State {
     pub(crate) qemu: u32,
     pub(crate) port: u16,
 }
+
+/// The lab's word that the node shall be stopped and its memory written to the path that follows.
+pub(crate) const SAVE: &str = "save ";
 
 /// The lab's word on the supervisor's standard input that the machine shall outlive it.
 pub(crate) const HAND_OVER: &str = "hand over";
@@ -48,10 +53,12 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const CONSOLE: &str = "console.log";
 pub(crate) const QEMU_LOG: &str = "qemu.log";
 pub(crate) const DISK: &str = "disk.qcow2";
+pub(crate) const SAVED: &str = "saved.json";
 
 /// What the lab did.
 enum Word {
     HandOver,
+    Save(PathBuf),
     Gone,
 }
 
@@ -66,8 +73,8 @@ pub(crate) fn supervise(directory: &Path) -> Result<(), LabError> {
     }
     let words = listen();
     // QEMU's machine protocol stays connected as long as the machine is watched.
-    let (mut child, _qmp) = start_qemu(directory)?;
-    let ended = watch(&mut child, &words, &asked_to_end);
+    let (mut child, mut qmp) = start_qemu(directory)?;
+    let ended = watch(&mut child, &mut qmp, directory, &words, &asked_to_end);
     drop(child.kill());
     drop(child.wait());
     match ended {
@@ -83,7 +90,13 @@ enum Ended {
     OnRequest,
 }
 
-fn watch(child: &mut Child, words: &Receiver<Word>, asked_to_end: &AtomicBool) -> Ended {
+fn watch(
+    child: &mut Child,
+    qmp: &mut Qmp,
+    directory: &Path,
+    words: &Receiver<Word>,
+    asked_to_end: &AtomicBool,
+) -> Ended {
     let mut handed_over = false;
     loop {
         if asked_to_end.load(Ordering::Relaxed) {
@@ -94,6 +107,10 @@ fn watch(child: &mut Child, words: &Receiver<Word>, asked_to_end: &AtomicBool) -
         }
         match words.recv_timeout(Duration::from_millis(200)) {
             Ok(Word::HandOver) => handed_over = true,
+            Ok(Word::Save(memory)) => {
+                let trouble = qmp.save(&memory).err().map(|error| error.to_string());
+                drop(store::write_json(&directory.join(SAVED), &trouble));
+            }
             Ok(Word::Gone) | Err(RecvTimeoutError::Disconnected) if !handed_over => return Ended::OnRequest,
             Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(200)),
             Ok(Word::Gone) | Err(RecvTimeoutError::Timeout) => {}
@@ -106,9 +123,12 @@ fn listen() -> Receiver<Word> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
-            if line == HAND_OVER {
-                drop(sender.send(Word::HandOver));
-            }
+            let word = match line.strip_prefix(SAVE) {
+                Some(memory) => Word::Save(memory.into()),
+                None if line == HAND_OVER => Word::HandOver,
+                None => continue,
+            };
+            drop(sender.send(word));
         }
         drop(sender.send(Word::Gone));
     });
@@ -120,14 +140,16 @@ fn start_qemu(directory: &Path) -> Result<(Child, Qmp), LabError> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let request: Request =
         store::read_json(&path)?.ok_or_else(|| LabError::file("read", &path)(missing()))?;
-    let files = Files { disk: directory.join(DISK), console: directory.join(CONSOLE) };
+    let restored = request.memory.is_some();
+    let files =
+        Files { disk: directory.join(DISK), console: directory.join(CONSOLE), memory: request.memory };
     let log = directory.join(QEMU_LOG);
     let log_file = File::create(&log).map_err(LabError::file("create", &log))?;
     let mut command = qemu::node(&Image { directory: request.image }, &request.hardware, &files);
     let spawned = command.stderr(log_file).spawn();
     let mut child =
         spawned.map_err(|source| LabError::Spawn { program: "qemu-system-x86_64".into(), source })?;
-    match introduce(&mut child, directory) {
+    match introduce(&mut child, restored, directory) {
         Ok(qmp) => Ok((child, qmp)),
         Err(error) => {
             drop(child.kill());
@@ -138,11 +160,14 @@ fn start_qemu(directory: &Path) -> Result<(Child, Qmp), LabError> {
 }
 
 /// Asks QEMU for its port and writes down how to reach the machine.
-fn introduce(child: &mut Child, directory: &Path) -> Result<Qmp, LabError> {
+fn introduce(child: &mut Child, restored: bool, directory: &Path) -> Result<Qmp, LabError> {
     let silent = || LabError::Qmp { verb: "speak", reply: "QEMU has no pipes".into() };
     let (to, from) = child.stdin.take().zip(child.stdout.take()).ok_or_else(silent)?;
     let mut qmp = Qmp::connect(to, from)?;
     let port = qmp.forwarded_port()?;
+    if restored {
+        qmp.resume()?;
+    }
     let state = State { supervisor: std::process::id(), qemu: child.id(), port };
     store::write_json(&directory.join(STATE), &state)?;
     Ok(qmp)
