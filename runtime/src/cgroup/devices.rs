@@ -304,3 +304,112 @@ fn jump_unless_equal(register: u8, constant: i32) -> BpfInstruction {
 fn verdict(allow: bool) -> [BpfInstruction; 2] {
     [operate(MOV, R0, 0, i32::from(allow)), operate(EXIT, 0, 0, 0)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a device program on (kind, major, minor, access); 1 allows.
+    fn interpret(program: &[BpfInstruction], kind: Kind, device: (u32, u32), access: u8) -> bool {
+        let context = [kind as u32 | u32::from(access) << 16, device.0, device.1];
+        let mut registers = [0_u32; 6];
+        let mut place = 0_usize;
+        loop {
+            let BpfInstruction { code, registers: pair, offset, constant } = program[place];
+            place += 1;
+            let (to, from) = (usize::from(pair & 0xf), usize::from(pair >> 4));
+            let value = constant.cast_unsigned();
+            let skip = usize::try_from(offset).unwrap_or(0);
+            match code {
+                LOAD_WORD => registers[to] = context[skip / 4],
+                MOV => registers[to] = value,
+                MOV_REGISTER => registers[to] = registers[from],
+                AND => registers[to] &= value,
+                SHIFT_RIGHT => registers[to] >>= value,
+                JUMP_IF_EQUAL if registers[to] == value => place += skip,
+                JUMP_UNLESS_EQUAL if registers[to] != value => place += skip,
+                JUMP_IF_EQUAL | JUMP_UNLESS_EQUAL => {}
+                EXIT => return registers[0] == 1,
+                _ => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn compile(json: &str) -> Result<Vec<BpfInstruction>, CgroupError> {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
+        DeviceProgram::compile(rules.iter()).map(|program| program.program)
+    }
+
+    const DENY: &str = r#"{"allow": false, "access": "rwm"}"#;
+
+    #[test]
+    fn the_default_devices_are_allowed_and_any_node_may_be_made() {
+        let program = compile(&format!("[{DENY}]")).unwrap();
+        let allows = |kind, device, access| interpret(&program, kind, device, access);
+        assert!(
+            allows(Kind::Character, (1, 3), READ | WRITE) && allows(Kind::Character, (136, 7), READ | WRITE)
+        );
+        assert!(allows(Kind::Block, (8, 0), MKNOD) && !allows(Kind::Block, (8, 0), READ));
+        assert!(!allows(Kind::Character, (1, 1), READ) && !allows(Kind::Block, (1, 3), READ));
+    }
+
+    #[test]
+    fn rules_for_one_device_add_up_and_partial_access_is_not_enough() {
+        let read = r#"{"allow": true, "type": "b", "major": 8, "minor": 0, "access": "r"}"#;
+        let write = r#"{"allow": true, "type": "b", "major": 8, "minor": 0, "access": "w"}"#;
+        let one = compile(&format!("[{DENY}, {read}]")).unwrap();
+        assert!(
+            interpret(&one, Kind::Block, (8, 0), READ) && !interpret(&one, Kind::Block, (8, 0), READ | WRITE)
+        );
+        let both = compile(&format!("[{DENY}, {read}, {write}]")).unwrap();
+        assert!(
+            interpret(&both, Kind::Block, (8, 0), READ | WRITE)
+                && !interpret(&both, Kind::Block, (8, 1), READ)
+        );
+    }
+
+    #[test]
+    fn a_later_rule_takes_back_an_earlier_one() {
+        let allow = r#"{"allow": true, "type": "b", "major": 8, "minor": 0, "access": "rw"}"#;
+        let deny = r#"{"allow": false, "type": "b", "major": 8, "minor": 0, "access": "w"}"#;
+        let program = compile(&format!("[{DENY}, {allow}, {deny}]")).unwrap();
+        assert!(
+            interpret(&program, Kind::Block, (8, 0), READ)
+                && !interpret(&program, Kind::Block, (8, 0), WRITE)
+        );
+    }
+
+    #[test]
+    fn where_everything_is_allowed_an_exception_denies_any_access_it_is_about() {
+        let all = r#"{"allow": true, "access": "rwm"}"#;
+        let deny = r#"{"allow": false, "type": "b", "major": 8, "access": "w"}"#;
+        let program = compile(&format!("[{all}, {deny}]")).unwrap();
+        assert!(
+            interpret(&program, Kind::Character, (9, 9), ALL)
+                && interpret(&program, Kind::Block, (8, 3), READ)
+        );
+        assert!(!interpret(&program, Kind::Block, (8, 3), READ | WRITE));
+    }
+
+    #[test]
+    fn a_hole_in_a_wildcard_rule_and_wrong_words_are_refused() {
+        let wide = r#"{"allow": true, "type": "b", "major": 8, "access": "rw"}"#;
+        let hole = r#"{"allow": false, "type": "b", "major": 8, "minor": 0, "access": "w"}"#;
+        assert!(compile(&format!("[{DENY}, {wide}, {hole}]")).is_err());
+        assert!(compile(r#"[{"allow": true, "type": "c", "access": "x"}]"#).is_err());
+        assert!(compile(r#"[{"allow": true, "type": "c"}]"#).is_err());
+        assert!(compile(r#"[{"allow": true, "type": "c", "major": -2, "access": "r"}]"#).is_err());
+        assert!(compile(r#"[{"allow": true, "type": "c", "major": 4294967296, "access": "r"}]"#).is_err());
+    }
+
+    #[test]
+    fn rules_within_a_wider_rule_cost_nothing() {
+        let rules = |json: &str| {
+            let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
+            Rules::from_spec(rules.iter()).unwrap().exceptions.len()
+        };
+        let all_characters = r#"{"allow": true, "type": "c", "access": "rwm"}"#;
+        assert_eq!(rules(&format!("[{DENY}]")), 11);
+        assert_eq!(rules(&format!("[{DENY}, {all_characters}]")), 2);
+    }
+}

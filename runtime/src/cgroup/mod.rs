@@ -8,6 +8,7 @@ mod error;
 mod freezer;
 mod fs;
 mod plan;
+mod properties;
 mod resources;
 pub mod stats;
 mod systemd;
