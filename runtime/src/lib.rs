@@ -3,6 +3,7 @@
 //! The binary `inspect-runtime` is a thin `main` around [`run`]. It starts no thread before its last clone.
 
 pub mod cgroup;
+pub mod default_spec;
 pub mod seccomp;
 pub mod sys;
 
