@@ -13,7 +13,7 @@ use crate::output::{Output, Status};
 use crate::render::json::render_json;
 use crate::render::style::Style;
 use crate::render::verify::{Verification, render_verification};
-use crate::verify::{CanaryReport, Subject, run_canary};
+use crate::verify::{CanaryError, CanaryReport, Subject, run_canary, run_cri_canary};
 
 /// Where runtimes are looked up by name: the PATH that containerd's unit has.
 const SERVICE_PATH: [&str; 6] =
@@ -30,6 +30,9 @@ pub(crate) struct VerifyArgs {
     /// `builtin`, `runc`, `crun`, `youki`, or the path of a runtime
     #[arg(value_name = "RUNTIME")]
     runtimes: Vec<String>,
+    /// Verify this runtime handler of the CRI plugin with a pod as well; `default` is the default handler
+    #[arg(long, value_name = "HANDLER")]
+    handler: Vec<String>,
     /// The daemon's socket
     #[arg(long, value_name = "SOCKET")]
     daemon: Option<PathBuf>,
@@ -68,7 +71,13 @@ pub(crate) fn run(args: &VerifyArgs, host: &Host, output: &mut Output) -> Result
     let mut reports = Vec::new();
     for subject in &subjects {
         output.note(&format!("verifying {} …", subject.name));
-        reports.push(verify_one(host, &socket, subject, Duration::from_secs(args.timeout))?);
+        reports.push(block_on(run_canary(host, &socket, subject, Duration::from_secs(args.timeout)))?);
+    }
+    for handler in &args.handler {
+        output.note(&format!("verifying CRI handler {handler} …"));
+        let name = if handler == "default" { "" } else { handler.as_str() };
+        let limit = Duration::from_secs(args.timeout);
+        reports.push(block_on(run_cri_canary(host, &socket, name, None, limit))?);
     }
     let verified = reports.iter().all(CanaryReport::is_verified);
     let verification = Verification { daemon: socket, reports };
@@ -81,17 +90,14 @@ pub(crate) fn run(args: &VerifyArgs, host: &Host, output: &mut Output) -> Result
     Ok(if verified { Status::Success } else { Status::Negative })
 }
 
-fn verify_one(
-    host: &Host,
-    socket: &Path,
-    subject: &Subject,
-    limit: Duration,
+fn block_on(
+    canary: impl Future<Output = Result<CanaryReport, CanaryError>>,
 ) -> Result<CanaryReport, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CommandError::new(ErrorKind::Bug, error))?;
-    runtime.block_on(run_canary(host, socket, subject, limit)).map_err(|error| {
+    runtime.block_on(canary).map_err(|error| {
         CommandError::trouble(error).hint("inspect why error \"…\" explains many of containerd's messages")
     })
 }
@@ -118,6 +124,9 @@ fn locate_socket(args: &VerifyArgs, host: &Host) -> Result<PathBuf, CommandError
 }
 
 fn resolve_subjects(args: &VerifyArgs) -> Result<Vec<Subject>, CommandError> {
+    if args.runtimes.is_empty() && !args.handler.is_empty() {
+        return Ok(Vec::new());
+    }
     if args.runtimes.is_empty() {
         let name = "the shim's default".to_owned();
         return Ok(vec![Subject { name, binary: None, expected: None, systemd_cgroup: args.systemd_cgroup }]);

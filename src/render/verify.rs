@@ -31,10 +31,15 @@ pub(crate) fn render_verification(
     for report in reports {
         render_proof(report, style, &mut text);
     }
-    text.push('\n');
-    text.push_str(&render_facts(reports, all, style, width));
-    text.push('\n');
-    text.push_str(&render_steps(reports, style, width));
+    // Pods take other steps and have another spec than plain containers: each kind has its own tables.
+    let (pods, plain): (Vec<&CanaryReport>, Vec<&CanaryReport>) =
+        reports.iter().partition(|report| report.is_pod);
+    for kind in [plain, pods].iter().filter(|kind| !kind.is_empty()) {
+        text.push('\n');
+        text.push_str(&render_facts(kind, all, style, width));
+        text.push('\n');
+        text.push_str(&render_steps(kind, style, width));
+    }
     text
 }
 
@@ -73,7 +78,7 @@ fn render_proof(report: &CanaryReport, style: Style, text: &mut String) {
     }
 }
 
-fn render_facts(reports: &[CanaryReport], all: bool, style: Style, width: Option<usize>) -> String {
+fn render_facts(reports: &[&CanaryReport], all: bool, style: Style, width: Option<usize>) -> String {
     let names: BTreeSet<&String> = reports.iter().flat_map(|report| report.facts.keys()).collect();
     let total = names.len();
     let mut rows = Vec::new();
@@ -107,7 +112,7 @@ fn render_facts(reports: &[CanaryReport], all: bool, style: Style, width: Option
     format!("{summary}\n{}", render_table(&header, &rows, width))
 }
 
-fn render_steps(reports: &[CanaryReport], style: Style, width: Option<usize>) -> String {
+fn render_steps(reports: &[&CanaryReport], style: Style, width: Option<usize>) -> String {
     let Some(first) = reports.first() else { return String::new() };
     let mut header = vec!["MILLISECONDS"];
     header.extend(reports.iter().map(|report| report.subject.name.as_str()));

@@ -6,10 +6,14 @@
 
 pub(crate) mod canary;
 mod containers;
+mod cri;
+mod cri_api;
 mod observe;
 mod rootfs;
 mod run;
+mod sandbox_image;
 mod spec;
 mod tasks;
 
+pub(crate) use self::cri::run_cri_canary;
 pub(crate) use self::run::{CanaryError, CanaryReport, Subject, run_canary};

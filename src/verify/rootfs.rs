@@ -61,6 +61,10 @@ impl CanaryDirectory {
         Ok(directory)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn rootfs(&self) -> PathBuf {
         self.path.join("rootfs")
     }

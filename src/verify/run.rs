@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use inspect_probes::containerd::{ApiError, DaemonChannel};
 use inspect_probes::events::{RuntimeExec, RuntimeExecWatch};
 use inspect_probes::name::{ContainerId, ContainerdNamespace, Pid};
-use inspect_probes::runtime_state::{RuntimeFamily, read_runtime_state};
+use inspect_probes::runtime_state::{RuntimeFamily, RuntimeState, read_runtime_state};
 use inspect_probes::{Host, Node};
 use serde::Serialize;
 use thiserror::Error;
@@ -17,6 +17,7 @@ use super::canary::{EXEC_STATUS, TERMINATED_STATUS};
 use super::containers::{self, RuncOptions};
 use super::observe;
 use super::rootfs::{CanaryDirectory, RootfsError, needs_host_libraries};
+use super::sandbox_image::SandboxImageError;
 use super::spec::{self, CanarySpec};
 use super::tasks::{SIGKILL, SIGTERM, Task};
 
@@ -46,6 +47,8 @@ pub(crate) struct Subject {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CanaryReport {
     pub(crate) subject: Subject,
+    /// Whether it was a pod of the CRI plugin's.
+    pub(crate) is_pod: bool,
     /// The family whose state was found while it ran.
     pub(crate) family: Option<RuntimeFamily>,
     /// The state that proves it.
@@ -63,6 +66,35 @@ pub(crate) struct CanaryReport {
 }
 
 impl CanaryReport {
+    /// Takes what proves the runtime: its own state, and its process as it was seen.
+    pub(super) fn take_proof(&mut self, state: Option<RuntimeState>, watched: Option<RuntimeExec>) {
+        self.family = state.as_ref().map(|state| state.family);
+        self.state = state.map(|state| state.path);
+        let asked = self.subject.binary.as_ref().and_then(|path| std::fs::metadata(path).ok());
+        let seen = watched.as_ref().and_then(|exec| exec.file);
+        self.same_file =
+            asked.zip(seen).map(|(asked, seen)| (asked.dev(), asked.ino()) == (seen.device, seen.inode));
+        self.executed = watched;
+    }
+
+    /// Whether the right runtime made it, as far as can be told.
+    pub(super) fn judge_family(&mut self) {
+        match (self.subject.expected, self.family) {
+            (_, None) => self.failures.push("no runtime's state was found while the canary ran".to_owned()),
+            (Some(expected), Some(found)) if expected != found => {
+                self.failures.push(format!(
+                    "asked for {}, but {} made it",
+                    expected.as_str(),
+                    found.as_str()
+                ));
+            }
+            _ => {}
+        }
+        if self.same_file == Some(false) {
+            self.failures.push("the binary that ran `create` is not the file that was asked for".to_owned());
+        }
+    }
+
     /// Whether the canary behaved and the runtime is the one that was asked for.
     pub(crate) fn is_verified(&self) -> bool {
         self.failures.is_empty()
@@ -83,6 +115,10 @@ pub(crate) enum CanaryError {
     Rootfs(#[from] RootfsError),
     #[error("the canary with runtime `{runtime}` did not report within {} s", limit.as_secs())]
     Silent { runtime: String, limit: Duration },
+    #[error(transparent)]
+    SandboxImage(#[from] SandboxImageError),
+    #[error("cannot run a pod: no CRI plugin serves on `{}`", socket.display())]
+    NoCri { socket: PathBuf },
     #[error("cannot read the node")]
     Node {
         #[source]
@@ -130,9 +166,10 @@ pub(crate) async fn run_canary(
     Ok(report)
 }
 
-fn empty_report(subject: &Subject) -> CanaryReport {
+pub(super) fn empty_report(subject: &Subject) -> CanaryReport {
     CanaryReport {
         subject: subject.clone(),
+        is_pod: false,
         family: None,
         state: None,
         executed: None,
@@ -277,13 +314,7 @@ impl<'a> Canary<'a> {
             .iter()
             .find(|bundle| bundle.id == self.id && &bundle.containerd_namespace == self.namespace);
         let state = bundle.and_then(|bundle| read_runtime_state(self.host, bundle).ok().flatten());
-        report.family = state.as_ref().map(|state| state.family);
-        report.state = state.map(|state| state.path);
-        let asked = self.subject.binary.as_ref().and_then(|path| std::fs::metadata(path).ok());
-        let seen = watched.as_ref().and_then(|exec| exec.file);
-        report.same_file =
-            asked.zip(seen).map(|(asked, seen)| (asked.dev(), asked.ino()) == (seen.device, seen.inode));
-        report.executed = watched;
+        report.take_proof(state, watched);
         Ok(())
     }
 
@@ -372,24 +403,14 @@ impl<'a> Canary<'a> {
     }
 }
 
-fn milliseconds(began: Instant) -> f64 {
+pub(super) fn milliseconds(began: Instant) -> f64 {
     // A tenth of a millisecond is more than a busy node repeats.
     (began.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 /// What has to hold for every runtime.
 fn judge(report: &mut CanaryReport) {
-    let mut failures = Vec::new();
-    match (report.subject.expected, report.family) {
-        (_, None) => failures.push("no runtime's state was found while the canary ran".to_owned()),
-        (Some(expected), Some(found)) if expected != found => {
-            failures.push(format!("asked for {}, but {} made it", expected.as_str(), found.as_str()));
-        }
-        _ => {}
-    }
-    if report.same_file == Some(false) {
-        failures.push("the binary that ran `create` is not the file that was asked for".to_owned());
-    }
+    report.judge_family();
     let musts = [
         ("exit status after SIGTERM", u32::from(TERMINATED_STATUS).to_string()),
         ("exit status of exec", u32::from(EXEC_STATUS).to_string()),
@@ -407,8 +428,7 @@ fn judge(report: &mut CanaryReport) {
     for (name, wanted) in musts {
         let found = report.facts.get(name).map_or("nothing", String::as_str);
         if found != wanted {
-            failures.push(format!("{name}: {wanted} was wanted, {found} was found"));
+            report.failures.push(format!("{name}: {wanted} was wanted, {found} was found"));
         }
     }
-    report.failures.extend(failures);
 }

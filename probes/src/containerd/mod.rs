@@ -8,6 +8,7 @@ pub mod config;
 mod account;
 mod api;
 mod channel;
+mod cri;
 mod daemon;
 mod shim;
 
@@ -17,5 +18,6 @@ pub use api::{
     TaskStatus, Version,
 };
 pub use channel::{ApiError, DaemonChannel};
+pub use cri::{CriHandler, CriStatus};
 pub use daemon::{DEFAULT_ADDRESS, DEFAULT_CONFIG, DEFAULT_STATE, DaemonProcess, find_daemons};
 pub use shim::{ShimProcess, TASK_DIRECTORY, find_shims};
