@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use inspect_probes::containerd::{ApiError, CriStatus, DaemonChannel};
 use inspect_probes::events::RuntimeExecWatch;
-use inspect_probes::name::ContainerId;
+use inspect_probes::name::{ContainerId, ContainerdNamespace};
 use inspect_probes::runtime_state::{RuntimeFamily, RuntimeState, read_runtime_state};
 use inspect_probes::{Host, Node};
 
 use super::canary::{END_OF_REPORT, EXEC_STATUS};
 use super::cri_api::{self, CriMount};
+use super::observe;
 use super::rootfs::{CanaryDirectory, needs_host_libraries};
-use super::run::{CanaryError, CanaryReport, Subject, empty_report, milliseconds};
-use super::sandbox_image::SandboxImage;
+use super::run::{CanaryError, CanaryReport, NAMESPACE, Subject, empty_report, milliseconds};
+use super::sandbox_image::import_sandbox_image;
 
 /// Where the program is bound into the pod's container, whatever the image holds.
 const PROGRAM_DIRECTORY: &str = "/.inspect";
@@ -76,7 +77,7 @@ struct Pod<'a> {
     subject: &'a Subject,
     directory: CanaryDirectory,
     sandbox: Option<ContainerId>,
-    image: Option<SandboxImage>,
+    image: Option<String>,
     limit: Duration,
 }
 
@@ -171,7 +172,8 @@ impl Pod<'_> {
     }
 
     fn import(&mut self, image: &str) -> Result<(), CanaryError> {
-        self.image = Some(SandboxImage::import(self.socket, image, self.directory.path())?);
+        import_sandbox_image(self.socket, image, self.directory.path())?;
+        self.image = Some(image.to_owned());
         Ok(())
     }
 
@@ -214,10 +216,11 @@ impl Pod<'_> {
             report.failures.push(format!("the canary pod could not be removed: {error}"));
         }
         if let Some(image) = &self.image
-            && let Err(error) = image.remove()
+            && let Err(error) = cri_api::remove_image(&mut self.channel, image).await
         {
-            report.failures.push(error.to_string());
+            report.failures.push(format!("the sandbox image could not be removed: {error}"));
         }
+        observe::remove_parent_cgroup(self.host, &ContainerdNamespace::new(NAMESPACE));
         if let Err(error) = self.directory.remove() {
             report.failures.push(error.to_string());
         }

@@ -141,6 +141,7 @@ pub(super) struct ExecSyncResponse {
     pub(super) exit_code: i32,
 }
 
+/// `ImageStatusRequest` and `RemoveImageRequest`: both begin so.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ImageStatusRequest {
     #[prost(message, optional, tag = "1")]
@@ -239,6 +240,12 @@ pub(super) async fn has_image(channel: &mut DaemonChannel, image: &str) -> Resul
     let response: ImageStatusResponse =
         channel.unary("/runtime.v1.ImageService/ImageStatus", None, request).await?;
     Ok(response.image.is_some_and(|image| !image.id.is_empty()))
+}
+
+/// Removes an image with all its names.
+pub(super) async fn remove_image(channel: &mut DaemonChannel, image: &str) -> Result<(), ApiError> {
+    let request = ImageStatusRequest { image: Some(ImageSpec { image: image.to_owned() }) };
+    channel.unary("/runtime.v1.ImageService/RemoveImage", None, request).await
 }
 
 fn id_message(id: &ContainerId) -> IdMessage {

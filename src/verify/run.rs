@@ -22,7 +22,7 @@ use super::spec::{self, CanarySpec};
 use super::tasks::{SIGKILL, SIGTERM, Task};
 
 /// The containerd namespace of all canaries.
-const NAMESPACE: &str = "inspect-verify";
+pub(super) const NAMESPACE: &str = "inspect-verify";
 /// The shim that runs OCI runtimes.
 const RUNTIME_TYPE: &str = "io.containerd.runc.v2";
 /// How often a file is looked at that a canary writes.

@@ -37,75 +37,73 @@ pub(crate) enum SandboxImageError {
     Import { name: String, said: String },
 }
 
-/// An image that was imported for the canary; [`SandboxImage::remove`] takes it away.
-#[derive(Debug)]
-pub(super) struct SandboxImage {
-    socket: PathBuf,
-    name: String,
+/// Builds an image below `directory` and has `ctr`, which comes with every containerd, import it as `name`.
+pub(super) fn import_sandbox_image(
+    socket: &Path,
+    name: &str,
+    directory: &Path,
+) -> Result<(), SandboxImageError> {
+    if super::rootfs::needs_host_libraries() {
+        return Err(SandboxImageError::Dynamic { name: name.to_owned() });
+    }
+    let path = directory.join("sandbox.tar");
+    build(&path, name).map_err(|source| SandboxImageError::Write { path: path.clone(), source })?;
+    let output = Command::new("ctr")
+        .arg("--address")
+        .arg(socket)
+        .args(["--namespace", CRI_NAMESPACE, "images", "import"])
+        .arg(&path)
+        .output()
+        .map_err(|source| SandboxImageError::Run { source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = inspect_probes::escape::quote(output.stderr.trim_ascii());
+    Err(SandboxImageError::Import { name: name.to_owned(), said })
 }
 
-impl SandboxImage {
-    /// Builds the image below `directory` and has `ctr`, which comes with every containerd, import it.
-    pub(super) fn import(socket: &Path, name: &str, directory: &Path) -> Result<Self, SandboxImageError> {
-        if super::rootfs::needs_host_libraries() {
-            return Err(SandboxImageError::Dynamic { name: name.to_owned() });
-        }
-        let path = directory.join("sandbox.tar");
-        build(&path, name).map_err(|source| SandboxImageError::Write { path: path.clone(), source })?;
-        let image = Self { socket: socket.to_path_buf(), name: name.to_owned() };
-        image.ctr(&["images", "import", &path.display().to_string()])?;
-        Ok(image)
+/// A part of an image with its digest, which is computed once: the layer is this whole program.
+struct Blob {
+    content: Vec<u8>,
+    digest: String,
+}
+
+impl Blob {
+    fn new(content: Vec<u8>) -> Self {
+        let digest = digest(&content);
+        Self { content, digest }
     }
 
-    /// Removes the image.
-    pub(super) fn remove(&self) -> Result<(), SandboxImageError> {
-        self.ctr(&["images", "rm", "--sync", &self.name])
-    }
-
-    fn ctr(&self, arguments: &[&str]) -> Result<(), SandboxImageError> {
-        let output = Command::new("ctr")
-            .arg("--address")
-            .arg(&self.socket)
-            .args(["--namespace", CRI_NAMESPACE])
-            .args(arguments)
-            .output()
-            .map_err(|source| SandboxImageError::Run { source })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = inspect_probes::escape::quote(output.stderr.trim_ascii());
-        Err(SandboxImageError::Import { name: self.name.clone(), said })
+    fn descriptor(&self, media_type: &str) -> Value {
+        json!({"mediaType": media_type, "digest": self.digest, "size": self.content.len()})
     }
 }
 
 /// Writes an image as a tar in the OCI layout (image-spec v1.1, image-layout.md).
 fn build(path: &Path, name: &str) -> io::Result<()> {
-    let layer = layer()?;
-    let diff_id = digest(&layer);
+    let layer = Blob::new(layer()?);
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
         "config": {"Entrypoint": [PROGRAM, "canary", "observe"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]}
-    })
-    .to_string()
-    .into_bytes();
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]}
+    });
+    let config = Blob::new(config.to_string().into_bytes());
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)]
-    })
-    .to_string()
-    .into_bytes();
-    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+        "config": config.descriptor("application/vnd.oci.image.config.v1+json"),
+        "layers": [layer.descriptor("application/vnd.oci.image.layer.v1.tar")]
+    });
+    let manifest = Blob::new(manifest.to_string().into_bytes());
+    let mut entry = manifest.descriptor("application/vnd.oci.image.manifest.v1+json");
     entry["annotations"] = json!({"io.containerd.image.name": name});
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
     let mut tar = tar::Builder::new(fs::File::create(path)?);
     append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
     append(&mut tar, "index.json", &index, 0o644)?;
     for blob in [&config, &manifest, &layer] {
-        append(&mut tar, &format!("blobs/{}", digest(blob).replace(':', "/")), blob, 0o644)?;
+        append(&mut tar, &format!("blobs/{}", blob.digest.replace(':', "/")), &blob.content, 0o644)?;
     }
     tar.into_inner()?.sync_all()
 }
@@ -129,10 +127,6 @@ fn digest(content: &[u8]) -> String {
     let sum = Sha256::digest(content);
     let hex: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
-}
-
-fn descriptor(media_type: &str, content: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
 }
 
 #[cfg(test)]
