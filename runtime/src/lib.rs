@@ -2,22 +2,59 @@
 //!
 //! The binary `inspect-runtime` is a thin `main` around [`run`]. It starts no thread before its last clone.
 
+mod capabilities;
 pub mod cgroup;
+pub mod cli;
+mod command;
+mod context;
+mod credentials;
 pub mod default_spec;
+mod error;
+mod hooks;
+mod log;
+mod namespaces;
+mod plan;
+mod process;
+mod resolve;
+mod rootfs;
+mod scheduling;
 pub mod seccomp;
+mod start;
+pub mod state;
+mod step;
 pub mod sys;
+mod terminal;
+mod time;
+mod user_namespace;
+pub mod validate;
 
 use std::ffi::OsString;
 use std::io::Write;
 
-/// Runs one command of the runtime's command line (`arguments` without the program's name) and gives the exit status.
-pub fn run(arguments: &[OsString], output: &mut dyn Write) -> u8 {
-    let wants_version = arguments.iter().any(|argument| argument == "--version" || argument == "-v");
-    if !wants_version {
-        return 1;
+pub use context::Call;
+
+/// Runs one command of the runtime's command line and gives the exit status: the payload's where the command waits for
+/// it, else 0, or 1 with the reason on `errors` and in the log.
+pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
+    let arguments: &[OsString] = call.arguments.get(1..).unwrap_or_default();
+    let invocation = match cli::parse(arguments) {
+        Ok(invocation) => invocation,
+        Err(error) => return refuse(errors, &error.to_string()),
+    };
+    let context = context::Context::new(&invocation.global, call);
+    context.log.debug(&format!("called as {arguments:?}"));
+    match command::run(&invocation.command, &context, call, output) {
+        Ok(status) => status,
+        Err(error) => {
+            let message = step::chain(&error);
+            context.log.error(&message);
+            refuse(errors, &message)
+        }
     }
-    match writeln!(output, "inspect-runtime version {}\nspec: 1.3.0", env!("CARGO_PKG_VERSION")) {
-        Ok(()) => 0,
-        Err(_) => 1,
-    }
+}
+
+/// Writes why to stderr; there is nowhere left to say that this failed.
+fn refuse(errors: &mut dyn Write, message: &str) -> u8 {
+    writeln!(errors, "inspect-runtime: {message}").ok();
+    1
 }

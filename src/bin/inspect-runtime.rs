@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use inspect_runtime::Call;
+
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    ExitCode::from(inspect_runtime::run(&arguments, &mut std::io::stdout()))
+    let call = Call { arguments: std::env::args_os().collect(), environment: std::env::vars_os().collect() };
+    ExitCode::from(inspect_runtime::run(&call, &mut std::io::stdout(), &mut std::io::stderr()))
 }

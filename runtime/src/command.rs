@@ -1,0 +1,109 @@
+//! One file a command: asks the modules that know, says what came of it.
+
+mod create;
+mod delete;
+mod exec;
+pub(crate) mod features;
+mod kill;
+mod list;
+mod ps;
+pub(crate) mod spec;
+mod start;
+mod state;
+
+use std::io::Write;
+
+use crate::cgroup::Cgroup;
+use crate::cli::Command;
+use crate::context::{Call, Context};
+use crate::error::RuntimeError;
+use crate::state::{State, StateDirectory, Status};
+
+/// Runs a command; gives the exit status.
+pub(crate) fn run(
+    command: &Command,
+    context: &Context,
+    call: &Call,
+    output: &mut dyn Write,
+) -> Result<u8, RuntimeError> {
+    match command {
+        Command::Create(options) => create::create(options, context, call),
+        Command::Run(options) => create::run(options, context, call),
+        Command::Exec(options) => exec::run(options, context, call),
+        Command::Start { id } => start::run(id, context),
+        Command::State { id } => state::run(id, context, output),
+        Command::Kill { id, signal, all } => kill::run(id, signal, *all, context),
+        Command::Delete { id, force } => delete::run(id, *force, context),
+        Command::Ps { id, json, arguments } => ps::run(id, *json, arguments, context, output),
+        Command::List { json, quiet } => list::run(*json, *quiet, context, output),
+        Command::Spec { bundle, rootless } => spec::run(bundle.as_deref(), *rootless),
+        Command::Features => features::run(output),
+        Command::Version => write(output, &version()),
+        Command::Help => write(output, HELP),
+        Command::Pause { .. } | Command::Resume { .. } | Command::Update(_) | Command::Events(_) => {
+            Err(RuntimeError::Refused {
+                operation: "run the command",
+                reason: "it is not there yet".to_owned(),
+            })
+        }
+    }
+}
+
+fn version() -> String {
+    format!("inspect-runtime version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+}
+
+const HELP: &str = "\
+inspect-runtime: an OCI runtime for Linux with cgroup v2, with runc's command line
+
+Usage: inspect-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--systemd-cgroup]
+                       [--rootless true|false|auto] COMMAND
+
+Commands:
+  create   [-b DIR] [--console-socket S] [--pidfd-socket S] [--pid-file F] [--no-pivot] [--no-new-keyring]
+           [--preserve-fds N] ID
+  run      as create, with [-d] [--keep]
+  start    ID
+  state    ID
+  kill     [-a] ID [SIGNAL]
+  delete   [-f] ID
+  exec     [-d] [-t] [-u UID[:GID]] [-e K=V] [-p FILE] [--cwd DIR] ... ID PROGRAM [ARGUMENT...]
+  ps       [-f table|json] ID [PS-ARGUMENT...]
+  list     [-f table|json] [-q]
+  pause    ID
+  resume   ID
+  update   [-r FILE] [--memory N] ... ID
+  events   [--stats] [--interval D] ID
+  spec     [-b DIR] [--rootless]
+  features
+";
+
+fn write(output: &mut dyn Write, text: &str) -> Result<u8, RuntimeError> {
+    output.write_all(text.as_bytes()).map_err(RuntimeError::Output)?;
+    Ok(0)
+}
+
+/// Writes a value as indented JSON.
+pub(crate) fn write_json(output: &mut dyn Write, value: &serde_json::Value) -> Result<u8, RuntimeError> {
+    write(output, &format!("{value:#}\n"))
+}
+
+/// A container's directory and state.
+pub(crate) fn load(id: &str, context: &Context) -> Result<(StateDirectory, State), RuntimeError> {
+    let directory = StateDirectory::locate(&context.root, id)?;
+    let state = directory.load()?;
+    Ok((directory, state))
+}
+
+/// The status, with `Paused` told from `Running`.
+pub(crate) fn status(directory: &StateDirectory, state: &State) -> Status {
+    match state.status(directory) {
+        Status::Running if is_frozen(state) => Status::Paused,
+        status => status,
+    }
+}
+
+fn is_frozen(state: &State) -> bool {
+    let cgroup = Cgroup::open(&state.cgroup_path, None);
+    cgroup.and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
+}

@@ -1,0 +1,113 @@
+//! `create` and `run`.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::cli::CreateOptions;
+use crate::context::{Call, Context};
+use crate::error::RuntimeError;
+use crate::hooks::{self, HookPlace};
+use crate::plan::PlanOptions;
+use crate::process::foreground::{self, Console};
+use crate::process::parent::{self, Created, Request};
+use crate::process::protect;
+use crate::terminal;
+
+/// `create`.
+pub(super) fn create(options: &CreateOptions, context: &Context, call: &Call) -> Result<u8, RuntimeError> {
+    protect(call)?;
+    let mut request = request(options, context)?;
+    request.waits_for_start = true;
+    request.console = connect_console(options)?;
+    parent::create(request)?;
+    Ok(0)
+}
+
+/// `run`: the container starts as soon as it is set up; in the foreground it is deleted when its process ends.
+pub(super) fn run(options: &CreateOptions, context: &Context, call: &Call) -> Result<u8, RuntimeError> {
+    protect(call)?;
+    let mut request = request(options, context)?;
+    request.is_foreground = !options.detach;
+    let mut console = None;
+    request.console = connect_console(options)?;
+    if !options.detach && request.console.is_none() && wants_terminal(&request.bundle)? {
+        let (receiver, sender) = Console::pair()?;
+        console = Some(receiver);
+        request.console = Some(sender);
+    }
+    let created = parent::create(request)?;
+    let started = start(&created);
+    if started.is_err() || !options.detach {
+        let status = started.and_then(|()| Ok(foreground::wait(created.pidfd.as_fd(), console)?));
+        if status.is_err() || !options.keep {
+            let removed = super::delete::remove(&created.directory, &created.state, context, true);
+            return status.and_then(|status| removed.map(|()| status));
+        }
+        return status;
+    }
+    Ok(0)
+}
+
+fn protect(call: &Call) -> Result<(), RuntimeError> {
+    let (arguments, environment) = call.to_lists();
+    Ok(protect::ensure(&arguments, &environment)?)
+}
+
+fn start(created: &Created) -> Result<(), RuntimeError> {
+    let pid = created.pid.as_raw_nonzero().get();
+    parent::await_payload(&created.channel, &created.state, pid, created.seccomp.as_ref())?;
+    run_poststart(&created.poststart, &created.state, pid)
+}
+
+/// Hooks after the start. One that fails is logged by the caller; the container goes on, as runtime-spec says.
+pub(super) fn run_poststart(
+    hooks: &hooks::HookPlan,
+    state: &crate::state::State,
+    pid: i32,
+) -> Result<(), RuntimeError> {
+    if hooks.poststart.is_empty() {
+        return Ok(());
+    }
+    let place = HookPlace { point: "poststart", directory: Some(&state.bundle) };
+    Ok(hooks::run(&hooks.poststart, place, &state.to_spec_json(pid, "running"))?)
+}
+
+fn request<'a>(options: &'a CreateOptions, context: &'a Context) -> Result<Request<'a>, RuntimeError> {
+    let bundle = options.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
+    let bundle = absolute(&bundle)?;
+    Ok(Request {
+        context,
+        id: &options.id,
+        bundle,
+        options: PlanOptions {
+            no_pivot: options.no_pivot,
+            preserve_fds: options.preserve_fds + context.listen_fds,
+        },
+        new_keyring: !options.no_new_keyring,
+        pid_file: options.pid_file.as_deref(),
+        pidfd_socket: options.pidfd_socket.as_deref(),
+        console: None,
+        waits_for_start: false,
+        is_foreground: false,
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, RuntimeError> {
+    let absolute = std::path::absolute(path);
+    let absolute = absolute.map_err(|source| RuntimeError::File {
+        operation: "locate",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    // `absolute` keeps a trailing `/.` out already; the rest is text that the kernel resolves.
+    Ok(absolute.components().collect())
+}
+
+fn connect_console(options: &CreateOptions) -> Result<Option<std::os::fd::OwnedFd>, RuntimeError> {
+    Ok(options.console_socket.as_deref().map(terminal::connect_socket).transpose()?)
+}
+
+fn wants_terminal(bundle: &Path) -> Result<bool, RuntimeError> {
+    let (spec, _) = parent::load_spec(&bundle.join("config.json"))?;
+    Ok(spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false))
+}

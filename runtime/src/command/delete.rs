@@ -1,0 +1,92 @@
+//! `delete`.
+
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::{self, Cgroup};
+use crate::context::Context;
+use crate::error::RuntimeError;
+use crate::hooks::{self, HookPlace, HookPlan};
+use crate::process::parent::load_spec;
+use crate::state::{State, StateDirectory, StateError, Status};
+
+/// Removes what a container left; with `force` a living one, too, and then one that is not there is no error.
+pub(super) fn run(id: &str, force: bool, context: &Context) -> Result<u8, RuntimeError> {
+    let directory = StateDirectory::locate(&context.root, id)?;
+    let state = match directory.load() {
+        Ok(state) => state,
+        Err(StateError::Missing { .. }) if force => {
+            // The runtime was killed between making the directory and writing into it.
+            if directory.exists() {
+                directory.remove()?;
+            }
+            return Ok(0);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match (super::status(&directory, &state), force) {
+        (Status::Stopped, _) => {}
+        (_, true) => {}
+        (status, false) => {
+            return Err(RuntimeError::DeleteRunning { id: id.to_owned(), status: status.as_str() });
+        }
+    }
+    remove(&directory, &state, context, force)?;
+    Ok(0)
+}
+
+/// Kills what is left of the container, removes its cgroup and its state, and runs its last hooks.
+pub(super) fn remove(
+    directory: &StateDirectory,
+    state: &State,
+    context: &Context,
+    kill: bool,
+) -> Result<(), RuntimeError> {
+    let path = cgroup_path(directory, state);
+    if kill && state.is_init_alive() {
+        super::kill::signal_init(state, libc::SIGKILL).ok();
+    }
+    if let Some(path) = &path {
+        match Cgroup::open(path, None) {
+            Ok(cgroup) if cgroup.is_populated().unwrap_or(false) => cgroup.kill_all()?,
+            _ => {}
+        }
+        cgroup::delete(path, state.scope().as_ref())?;
+    }
+    let poststop = load_poststop(&directory.spec_path());
+    directory.remove()?;
+    if let Some(hooks) = poststop {
+        let place = HookPlace { point: "poststop", directory: Some(&state.bundle) };
+        for hook in &hooks.poststop {
+            // runtime-spec: a failure is logged, and the remaining hooks run.
+            if let Err(error) =
+                hooks::run(std::slice::from_ref(hook), place, &state.to_spec_json(0, "stopped"))
+            {
+                context.log.warning(&crate::step::chain(&error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The cgroup, also of a container whose creation was cut short before the state named it.
+fn cgroup_path(directory: &StateDirectory, state: &State) -> Option<PathBuf> {
+    if !state.cgroup_path.as_os_str().is_empty() {
+        return Some(state.cgroup_path.clone());
+    }
+    if state.systemd_cgroup {
+        return None;
+    }
+    let (spec, _) = load_spec(&directory.spec_path()).ok()?;
+    let path = spec.linux().as_ref()?.cgroups_path().clone().filter(|path| path.is_absolute())?;
+    let below = crate::plan::relative("linux.cgroupsPath", &path).ok()?;
+    Some(Path::new("/sys/fs/cgroup").join(below.to_str().ok()?)).filter(|path| path.is_dir())
+}
+
+fn load_poststop(path: &Path) -> Option<HookPlan> {
+    let text = std::fs::read(path).ok()?;
+    if !text.windows(10).any(|window| window == b"\"poststop\"") {
+        return None;
+    }
+    let spec: oci_spec::runtime::Spec = serde_json::from_slice(&text).ok()?;
+    HookPlan::from_spec(spec.hooks().as_ref()).ok()
+}

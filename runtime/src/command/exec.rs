@@ -1,0 +1,294 @@
+//! `exec`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec, UserBuilder};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cgroup::Cgroup;
+use crate::cli::ExecOptions;
+use crate::context::{Call, Context};
+use crate::error::RuntimeError;
+use crate::plan::{self, ProcessPlan};
+use crate::process::channel::{Channel, Message};
+use crate::process::exec::{self, ExecPlan};
+use crate::process::foreground::{self, Console};
+use crate::process::parent::{self, SeccompListener};
+use crate::process::protect;
+use crate::resolve;
+use crate::scheduling::OuterLimits;
+use crate::state::{State, Status};
+use crate::step::Step as _;
+use crate::sys;
+use crate::terminal;
+use crate::validate::validate_process;
+
+/// Runs a further process in a container.
+pub(super) fn run(options: &ExecOptions, context: &Context, call: &Call) -> Result<u8, RuntimeError> {
+    let (arguments, environment) = call.to_lists();
+    protect::ensure(&arguments, &environment)?;
+    let (directory, state) = super::load(&options.id, context)?;
+    match super::status(&directory, &state) {
+        Status::Stopped | Status::Creating => return Err(RuntimeError::ExecStopped),
+        Status::Paused if !options.ignore_paused => return Err(RuntimeError::ExecPaused),
+        _ => {}
+    }
+    let (spec, _) = parent::load_spec(&directory.spec_path())?;
+    let process = describe_process(options, &spec)?;
+    validate_process("process", &process)?;
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let program = profile.map(crate::seccomp::compile).transpose().map_err(|error| {
+        RuntimeError::Refused { operation: "compile the seccomp profile", reason: error.to_string() }
+    })?;
+    let mut plan = plan::plan_process(&process, program, options.preserve_fds + context.listen_fds)?;
+    plan.scheduling.outer.oom_score_adj =
+        process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
+    let (console, sender) = open_console(options, &plan)?;
+    let listener = profile.and_then(SeccompListener::from_spec);
+    let pid_file = options.pid_file.as_deref();
+    let started = start(&state, plan, sender, options, pid_file, !options.detach)?;
+    let pid = started.pid.as_raw_nonzero().get();
+    if let Err(error) = parent::await_payload(&started.channel, &state, pid, listener.as_ref()) {
+        reap(&started);
+        return Err(error);
+    }
+    if options.detach {
+        return Ok(0);
+    }
+    Ok(foreground::wait(started.pidfd.as_fd(), console)?)
+}
+
+struct Started {
+    pid: Pid,
+    pidfd: OwnedFd,
+    channel: Channel,
+}
+
+fn start(
+    state: &State,
+    plan: ProcessPlan,
+    console: Option<OwnedFd>,
+    options: &ExecOptions,
+    pid_file: Option<&Path>,
+    is_foreground: bool,
+) -> Result<Started, RuntimeError> {
+    let init_pid = Pid::from_raw(state.init_process_pid).ok_or(RuntimeError::ExecStopped)?;
+    let init = pidfd_open(init_pid, PidfdFlags::empty()).map_err(|_| RuntimeError::ExecStopped)?;
+    let namespaces = exec::foreign_namespaces(state.init_process_pid)?;
+    // Now the pidfd and the namespaces are of the same process, or it has ended.
+    if !state.is_init_alive() {
+        return Err(RuntimeError::ExecStopped);
+    }
+    let cgroup = open_cgroup(state, options.cgroup.as_deref())?;
+    let limits = plan.scheduling.outer.clone();
+    let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && !rustix::process::geteuid().is_root();
+    let process = ExecPlan {
+        process: plan,
+        init,
+        namespaces,
+        procfs: resolve::open_host_proc()?,
+        console,
+        groups_denied,
+    };
+    if is_foreground {
+        sys::block_signals();
+    }
+    let (pid, pidfd, channel) = clone_into(process, state, &cgroup, options.cgroup.is_some())?;
+    let started = Started { pid, pidfd, channel };
+    match let_go(&started, &limits, pid_file, options.pidfd_socket.as_deref()) {
+        Ok(()) => Ok(started),
+        Err(error) => {
+            reap(&started);
+            Err(error)
+        }
+    }
+}
+
+/// The process that failed is killed and reaped: nothing of it stays in the container.
+fn reap(started: &Started) {
+    sys::send_signal(started.pidfd.as_fd(), libc::SIGKILL).ok();
+    let id = rustix::process::WaitId::PidFd(started.pidfd.as_fd());
+    rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).ok();
+}
+
+fn let_go(
+    started: &Started,
+    limits: &OuterLimits,
+    pid_file: Option<&Path>,
+    pidfd_socket: Option<&Path>,
+) -> Result<(), RuntimeError> {
+    match started.channel.receive().step("hear from", "the process")? {
+        Message::Ready => {}
+        Message::Failed(report) => {
+            return Err(RuntimeError::Init { report: format!("exec failed: {report}") });
+        }
+        _ => return Err(RuntimeError::InitDied { how: "it ended".to_owned() }),
+    }
+    let pid = started.pid.as_raw_nonzero().get();
+    limits.apply(started.pid)?;
+    if let Some(path) = pid_file {
+        parent::write_pid_file(path, pid)?;
+    }
+    if let Some(path) = pidfd_socket {
+        parent::send_pidfd(path, &started.pidfd)?;
+    }
+    Ok(started.channel.send(&Message::Go).step("speak to", "the process")?)
+}
+
+fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Cgroup, RuntimeError> {
+    let cgroup = Cgroup::open(&state.cgroup_path, None)?;
+    let Some(below) = below else { return Ok(cgroup) };
+    let below = below.strip_prefix("/").unwrap_or(below);
+    if below.as_os_str().is_empty() { Ok(cgroup) } else { Ok(cgroup.open_below(below)?) }
+}
+
+/// A container that has made cgroups below its own (systemd does) can no longer hold processes in it: then, unless a
+/// cgroup was asked for, the new process goes where the init process is.
+fn clone_into(
+    plan: ExecPlan,
+    state: &State,
+    cgroup: &Cgroup,
+    is_chosen: bool,
+) -> Result<(Pid, OwnedFd, Channel), RuntimeError> {
+    if !is_chosen && cgroup_is_inner(state) {
+        let init = init_cgroup(state)?;
+        return Ok(exec::clone(plan, Some(init.fd()))?);
+    }
+    Ok(exec::clone(plan, Some(cgroup.fd()))?)
+}
+
+/// Whether controllers are on for cgroups below: the kernel refuses processes beside them (`EBUSY`).
+fn cgroup_is_inner(state: &State) -> bool {
+    let path = state.cgroup_path.join("cgroup.subtree_control");
+    std::fs::read(path).is_ok_and(|text| text.iter().any(|byte| !byte.is_ascii_whitespace()))
+}
+
+fn init_cgroup(state: &State) -> Result<Cgroup, RuntimeError> {
+    let path = format!("/proc/{}/cgroup", state.init_process_pid);
+    let text = std::fs::read_to_string(&path).map_err(|source| RuntimeError::File {
+        operation: "read",
+        path: path.into(),
+        source,
+    })?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/")).ok_or(Errno::NOENT);
+    let own = own.step("find the cgroup of", "the init process")?;
+    Ok(Cgroup::open(&Path::new("/sys/fs/cgroup").join(own), None)?)
+}
+
+fn open_console(
+    options: &ExecOptions,
+    plan: &ProcessPlan,
+) -> Result<(Option<Console>, Option<OwnedFd>), RuntimeError> {
+    match (&options.console_socket, plan.terminal.is_some()) {
+        (Some(path), true) => Ok((None, Some(terminal::connect_socket(path)?))),
+        (Some(_), false) => Err(RuntimeError::Console {
+            reason: "cannot use console socket if runc will not detach or allocate tty",
+        }),
+        (None, true) if options.detach => Err(RuntimeError::Console {
+            reason: "cannot allocate tty if runc will detach without setting console socket",
+        }),
+        (None, true) => {
+            let (receiver, sender) = Console::pair()?;
+            Ok((Some(receiver), Some(sender)))
+        }
+        (None, false) => Ok((None, None)),
+    }
+}
+
+/// The process: from `--process`, or the spec's with what the command line changes.
+fn describe_process(options: &ExecOptions, spec: &Spec) -> Result<Process, RuntimeError> {
+    if let Some(path) = &options.process {
+        let text = std::fs::read(path).map_err(|source| RuntimeError::File {
+            operation: "read",
+            path: path.clone(),
+            source,
+        })?;
+        return serde_json::from_slice(&text)
+            .map_err(|source| RuntimeError::Json { path: path.clone(), source });
+    }
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(options.arguments.clone()));
+    process.set_terminal(Some(options.tty));
+    if !options.tty {
+        process.set_console_size(None);
+    }
+    if let Some(cwd) = &options.cwd {
+        process.set_cwd(cwd.into());
+    }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if options.no_new_privileges {
+        process.set_no_new_privileges(Some(true));
+    }
+    let mut environment = process.env().clone().unwrap_or_default();
+    environment.extend(options.env.iter().cloned());
+    process.set_env(Some(environment));
+    add_capabilities(&mut process, &options.capabilities)?;
+    set_user(&mut process, options)?;
+    Ok(process)
+}
+
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), RuntimeError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut sets: LinuxCapabilities = process.capabilities().clone().unwrap_or_default();
+    for name in names {
+        let capability: Capability = parse_capability(name)?;
+        let with = |set: &Option<std::collections::HashSet<Capability>>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(capability);
+            Some(set)
+        };
+        let (bounding, effective, permitted) =
+            (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        sets.set_bounding(bounding);
+        sets.set_effective(effective);
+        sets.set_permitted(permitted);
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
+
+fn parse_capability(name: &str) -> Result<Capability, RuntimeError> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    serde_json::from_value(serde_json::Value::String(full)).map_err(|_| RuntimeError::Refused {
+        operation: "add the capability",
+        reason: format!("{name:?} is none that the runtime knows"),
+    })
+}
+
+fn set_user(process: &mut Process, options: &ExecOptions) -> Result<(), RuntimeError> {
+    let old = process.user().clone();
+    let (mut uid, mut gid) = (old.uid(), old.gid());
+    if let Some(user) = &options.user {
+        let number = |text: &str| {
+            text.parse::<u32>().map_err(|_| RuntimeError::Refused {
+                operation: "use --user",
+                reason: format!("{user:?} is not of the form UID[:GID]"),
+            })
+        };
+        let (first, second) =
+            user.split_once(':').map_or((user.as_str(), None), |(uid, gid)| (uid, Some(gid)));
+        uid = number(first)?;
+        gid = second.map(number).transpose()?.unwrap_or(gid);
+    }
+    let mut groups = old.additional_gids().clone().unwrap_or_default();
+    groups.extend(&options.additional_gids);
+    let mut user = UserBuilder::default().uid(uid).gid(gid).additional_gids(groups);
+    if let Some(mask) = old.umask() {
+        user = user.umask(mask);
+    }
+    let user = user
+        .build()
+        .map_err(|error| RuntimeError::Refused { operation: "use --user", reason: error.to_string() })?;
+    process.set_user(user);
+    Ok(())
+}

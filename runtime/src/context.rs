@@ -1,0 +1,83 @@
+//! What every command knows: where state is, where to log, which cgroup driver, what the environment says.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::cgroup::Driver;
+use crate::cli::Global;
+use crate::log::Log;
+use crate::sys::StringList;
+
+/// The default place of state, for root.
+const DEFAULT_ROOT: &str = "/run/inspect-runtime";
+
+/// How the runtime was called.
+#[derive(Debug)]
+pub struct Call {
+    /// The arguments, with the program's name first.
+    pub arguments: Vec<OsString>,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Call {
+    /// A variable of the environment; an empty one counts as absent.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.environment.iter().find(|(key, _)| key == name)?;
+        value.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// Arguments and environment for starting this very program once more.
+    pub(crate) fn to_lists(&self) -> (StringList, StringList) {
+        use std::os::unix::ffi::OsStrExt as _;
+        let string = |bytes: &[u8]| std::ffi::CString::new(bytes).unwrap_or_default();
+        let arguments = self.arguments.iter().map(|one| string(one.as_bytes())).collect();
+        let environment = self
+            .environment
+            .iter()
+            .map(|(key, value)| string(&[key.as_bytes(), b"=", value.as_bytes()].concat()));
+        (StringList::new(arguments), StringList::new(environment.collect()))
+    }
+}
+
+/// What every command knows.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) root: PathBuf,
+    pub(crate) log: Log,
+    systemd_cgroup: bool,
+    is_rootless: bool,
+    user_bus: Option<String>,
+    pub(crate) listen_fds: u32,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global, call: &Call) -> Self {
+        let is_rootless = global.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root());
+        let runtime_directory = call.variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| is_rootless);
+        let root = global.root.clone().unwrap_or_else(|| match &runtime_directory {
+            Some(directory) => directory.join("inspect-runtime"),
+            None => PathBuf::from(DEFAULT_ROOT),
+        });
+        let bus = call.variable("DBUS_SESSION_BUS_ADDRESS").map(str::to_owned);
+        let user_bus = bus.or_else(|| Some(format!("unix:path={}/bus", runtime_directory?.display())));
+        Context {
+            root: std::path::absolute(&root).unwrap_or(root),
+            log: Log::new(global.log.clone(), global.log_format, global.debug),
+            systemd_cgroup: global.systemd_cgroup,
+            is_rootless,
+            user_bus: user_bus.filter(|_| is_rootless),
+            listen_fds: call.variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0),
+        }
+    }
+
+    /// Who makes cgroups.
+    pub(crate) fn driver(&self) -> Driver {
+        match (&self.user_bus, self.systemd_cgroup) {
+            (_, false) => Driver::Cgroupfs,
+            (Some(address), true) if self.is_rootless => Driver::SystemdUser { address: address.clone() },
+            (_, true) => Driver::Systemd,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The six hook points of runtime-spec: programs of the host or the container, with the container's state on their stdin.
+
+use std::ffi::CString;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hook, Hooks};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use crate::plan::c_string;
+use crate::step::{Step, StepError};
+use crate::sys::{self, CloneRequest, Cloned, StringList};
+use crate::validate::{InvalidSpec, invalid};
+
+/// A hook, laid out for execve(2).
+#[derive(Debug)]
+pub(crate) struct HookCommand {
+    path: CString,
+    display: PathBuf,
+    arguments: StringList,
+    environment: StringList,
+    timeout: Option<Timespec>,
+}
+
+/// The hooks of a container, by point.
+#[derive(Debug, Default)]
+pub(crate) struct HookPlan {
+    /// `prestart` (deprecated) and then `createRuntime`: in the runtime's namespaces, before the root changes.
+    pub(crate) create_runtime: Vec<HookCommand>,
+    /// In the container's namespaces, before the root changes.
+    pub(crate) create_container: Vec<HookCommand>,
+    /// In the container, before its program.
+    pub(crate) start_container: Vec<HookCommand>,
+    /// In the runtime's namespaces, after the program runs.
+    pub(crate) poststart: Vec<HookCommand>,
+    /// In the runtime's namespaces, after the container is deleted.
+    pub(crate) poststop: Vec<HookCommand>,
+}
+
+/// A hook that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HookError {
+    /// It could not be run.
+    #[error("error running {point} hook `{path}`")]
+    Run {
+        point: &'static str,
+        path: PathBuf,
+        #[source]
+        source: StepError,
+    },
+    /// It ended otherwise than with status 0.
+    #[error("error running {point} hook `{path}`: {result}: {output:?}")]
+    Failed { point: &'static str, path: PathBuf, result: String, output: String },
+    /// It ran longer than its `timeout`.
+    #[error("error running {point} hook `{path}`: it did not end within {seconds} s and was killed")]
+    Timeout { point: &'static str, path: PathBuf, seconds: i64 },
+}
+
+impl HookPlan {
+    /// The hooks of the spec.
+    pub(crate) fn from_spec(hooks: Option<&Hooks>) -> Result<Self, InvalidSpec> {
+        let Some(hooks) = hooks else { return Ok(HookPlan::default()) };
+        #[allow(deprecated, reason = "the spec keeps `prestart` for those who still use it")]
+        let prestart = hooks.prestart();
+        let mut create_runtime = plan_hooks("prestart", prestart.as_deref())?;
+        create_runtime.extend(plan_hooks("createRuntime", hooks.create_runtime().as_deref())?);
+        Ok(HookPlan {
+            create_runtime,
+            create_container: plan_hooks("createContainer", hooks.create_container().as_deref())?,
+            start_container: plan_hooks("startContainer", hooks.start_container().as_deref())?,
+            poststart: plan_hooks("poststart", hooks.poststart().as_deref())?,
+            poststop: plan_hooks("poststop", hooks.poststop().as_deref())?,
+        })
+    }
+
+    /// Whether a hook needs the host's tree around the container's: then the root changes after it.
+    pub(crate) fn runs_before_pivot(&self) -> bool {
+        !self.create_runtime.is_empty() || !self.create_container.is_empty()
+    }
+}
+
+fn plan_hooks(point: &str, hooks: Option<&[Hook]>) -> Result<Vec<HookCommand>, InvalidSpec> {
+    hooks.unwrap_or_default().iter().map(|hook| plan_hook(point, hook)).collect()
+}
+
+fn plan_hook(point: &str, hook: &Hook) -> Result<HookCommand, InvalidSpec> {
+    let field = |name: &str| format!("hooks.{point}.{name}");
+    if !hook.path().is_absolute() {
+        return Err(invalid(&field("path"), "it is not absolute"));
+    }
+    let list = |name: &str, strings: &[String]| -> Result<StringList, InvalidSpec> {
+        let strings = strings.iter().map(|one| c_string(&field(name), one.as_bytes()));
+        Ok(StringList::new(strings.collect::<Result<_, _>>()?))
+    };
+    let path = c_string(&field("path"), hook.path().as_os_str().as_encoded_bytes())?;
+    let arguments = match hook.args().as_deref() {
+        Some(arguments) if !arguments.is_empty() => list("args", arguments)?,
+        _ => StringList::new(vec![path.clone()]),
+    };
+    let timeout = match hook.timeout() {
+        Some(seconds) if seconds <= 0 => return Err(invalid(&field("timeout"), "it is not above 0")),
+        Some(seconds) => Some(Timespec { tv_sec: seconds, tv_nsec: 0 }),
+        None => None,
+    };
+    Ok(HookCommand {
+        path,
+        display: hook.path().clone(),
+        arguments,
+        environment: list("env", hook.env().as_deref().unwrap_or_default())?,
+        timeout,
+    })
+}
+
+/// Where a hook runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HookPlace<'a> {
+    /// The point's name, for messages.
+    pub(crate) point: &'static str,
+    /// The directory that a hook of the runtime's namespaces starts in.
+    pub(crate) directory: Option<&'a Path>,
+}
+
+/// Runs hooks one after the other; the first that fails ends it.
+pub(crate) fn run(hooks: &[HookCommand], place: HookPlace<'_>, state: &[u8]) -> Result<(), HookError> {
+    hooks.iter().try_for_each(|hook| run_one(hook, place, state))
+}
+
+fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(), HookError> {
+    let failed = |source| HookError::Run { point: place.point, path: hook.display.clone(), source };
+    let (pidfd, input, output) = spawn(hook, place).map_err(failed)?;
+    // A hook need not read its state: a closed pipe is no failure.
+    let mut input = std::fs::File::from(input);
+    match input.write_all(state) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(failed(StepError::refused("write the state to", "its stdin", "the pipe failed")));
+        }
+        _ => drop(input),
+    }
+    let mut ready = [PollFd::new(&pidfd, PollFlags::IN)];
+    let is_over = loop {
+        match poll(&mut ready, hook.timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            count => break count.step("wait for", "it").map_err(failed)? > 0,
+        }
+    };
+    if !is_over {
+        sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    }
+    let status =
+        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).step("wait for", "it").map_err(failed)?;
+    if !is_over {
+        let seconds = hook.timeout.map_or(0, |timeout| timeout.tv_sec);
+        return Err(HookError::Timeout { point: place.point, path: hook.display.clone(), seconds });
+    }
+    match status.as_ref().and_then(WaitIdStatus::exit_status) {
+        Some(0) => Ok(()),
+        code => Err(HookError::Failed {
+            point: place.point,
+            path: hook.display.clone(),
+            result: code.map_or_else(|| "a signal ended it".to_owned(), |code| format!("exit status {code}")),
+            output: read_output(output),
+        }),
+    }
+}
+
+/// What the hook wrote to stderr, as far as a message bears.
+fn read_output(output: OwnedFd) -> String {
+    let mut text = Vec::new();
+    std::fs::File::from(output).take(1024).read_to_end(&mut text).ok();
+    String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
+fn spawn(hook: &HookCommand, place: HookPlace<'_>) -> Result<(OwnedFd, OwnedFd, OwnedFd), StepError> {
+    let (child_input, input) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
+    let (output, child_output) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
+    rustix::fs::fcntl_setfl(&output, rustix::fs::OFlags::NONBLOCK).step("prepare", "a pipe")?;
+    let request = CloneRequest { flags: sys::CLONE_CLEAR_SIGHAND, cgroup: None };
+    match sys::clone_process(request).step("start", hook.display.display())? {
+        Cloned::Parent(_, pidfd) => Ok((pidfd, input, output)),
+        Cloned::Child => {
+            run_child(hook, place, child_input.as_fd(), child_output.as_fd());
+            sys::exit_now(127)
+        }
+    }
+}
+
+/// In the hook's process: returns only when the hook cannot be executed.
+fn run_child(hook: &HookCommand, place: HookPlace<'_>, input: BorrowedFd<'_>, output: BorrowedFd<'_>) {
+    if rustix::stdio::dup2_stdin(input).is_err() || rustix::stdio::dup2_stderr(output).is_err() {
+        return;
+    }
+    if place.directory.is_some_and(|directory| rustix::process::chdir(directory).is_err()) {
+        return;
+    }
+    if sys::close_on_exec_from(3).is_err() {
+        return;
+    }
+    sys::reset_signals();
+    let error = sys::execute(&hook.path, &hook.arguments, &hook.environment);
+    std::fs::File::from(output.try_clone_to_owned().unwrap_or_else(|_| sys::exit_now(127)))
+        .write_all(error.to_string().as_bytes())
+        .ok();
+}

@@ -1,0 +1,89 @@
+//! Namespaces: which the clone makes, which are joined, by whom and in which order.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::plan::{CLONE_NEWTIME, NamespacePlan, Plan};
+use crate::step::{Step, StepError};
+use crate::sys;
+
+/// The magic number of the file system that namespaces are files of (`linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// An open namespace to join.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    flag: i32,
+    namespace: OwnedFd,
+    path: std::path::PathBuf,
+}
+
+impl Joined {
+    /// Opens the namespace at a path of the spec; what is there must be a namespace.
+    fn open(flag: i32, path: &Path) -> Result<Self, StepError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let namespace =
+            rustix::fs::openat(CWD, path, flags, Mode::empty()).step("open the namespace", path.display())?;
+        let magic = rustix::fs::fstatfs(&namespace).step("examine", path.display())?.f_type;
+        if magic != NSFS_MAGIC && magic != libc::PROC_SUPER_MAGIC {
+            return Err(StepError::refused("join", path.display(), "it is no namespace"));
+        }
+        Ok(Joined { flag, namespace, path: path.to_path_buf() })
+    }
+
+    /// Enters it. The kernel checks that it is of the kind that the spec says.
+    pub(crate) fn enter(&self) -> Result<(), StepError> {
+        sys::set_namespaces(self.namespace.as_fd(), self.flag).step("join the namespace", self.path.display())
+    }
+}
+
+/// Who does what about the namespaces of a container.
+#[derive(Debug, Default)]
+pub(crate) struct NamespaceSteps {
+    /// Flags for the clone that makes the init process.
+    pub(crate) clone_flags: i32,
+    /// Joined by init before anything else, in this order: the user namespace gives the rights for the others.
+    pub(crate) join: Vec<Joined>,
+    /// PID namespaces are entered by children only: joined by the parent before the clone.
+    pub(crate) join_for_children: Option<Joined>,
+    /// A user namespace by path: a helper joins it, then makes init, so that the new namespaces belong to it.
+    pub(crate) user: Option<Joined>,
+    /// A new time namespace: made by the parent, whose next child is its first member, with these offsets.
+    pub(crate) time_offsets: Option<String>,
+    /// A new cgroup namespace: made by init itself when it is in its cgroup, which becomes the namespace's root.
+    pub(crate) unshare_cgroup: bool,
+}
+
+/// Plans and opens.
+pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceSteps, StepError> {
+    let late = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
+    let new = plan.new_namespaces();
+    let mut steps = NamespaceSteps {
+        clone_flags: new & !late,
+        unshare_cgroup: new & libc::CLONE_NEWCGROUP != 0,
+        time_offsets: (new & CLONE_NEWTIME != 0).then_some(time_offsets),
+        ..NamespaceSteps::default()
+    };
+    for NamespacePlan { flag, path } in &plan.namespaces {
+        let Some(path) = path else { continue };
+        let joined = Joined::open(*flag, path)?;
+        match *flag {
+            libc::CLONE_NEWUSER => steps.user = Some(joined),
+            libc::CLONE_NEWPID => steps.join_for_children = Some(joined),
+            _ => steps.join.push(joined),
+        }
+    }
+    Ok(steps)
+}
+
+/// Makes the time namespace that the next child is born in, and sets its offsets while it is empty.
+pub(crate) fn make_time_namespace(offsets: &str) -> Result<(), StepError> {
+    sys::unshare(CLONE_NEWTIME).step("make", "a time namespace")?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let path = "/proc/self/timens_offsets";
+    std::fs::write(path, offsets).step("write", path)
+}

@@ -1,0 +1,422 @@
+//! From a validated spec to what parent and init will do, with every string laid out as the kernel takes it. Pure.
+
+use std::ffi::CString;
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
+
+use crate::capabilities::CapabilityPlan;
+use crate::credentials::Credentials;
+use crate::hooks::HookPlan;
+use crate::rootfs::devices::{DevicePlan, default_devices};
+use crate::rootfs::options::{ATTR_RDONLY, MountOptions};
+use crate::scheduling::SchedulingPlan;
+use crate::seccomp::Program;
+use crate::sys::{MountAttributes, StringList};
+use crate::validate::{InvalidSpec, invalid};
+
+/// What a process of the container is to be: the init process, or one that enters later.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    pub(crate) arguments: StringList,
+    pub(crate) environment: StringList,
+    /// Where the program may be, in the order of `PATH`; one entry if its name has a slash.
+    pub(crate) candidates: Vec<CString>,
+    /// The program as the spec names it, for messages.
+    pub(crate) program: String,
+    pub(crate) cwd: CString,
+    pub(crate) credentials: Credentials,
+    pub(crate) capabilities: CapabilityPlan,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) seccomp: Option<Program>,
+    pub(crate) apparmor: Option<Vec<u8>>,
+    pub(crate) selinux: Option<Vec<u8>>,
+    pub(crate) scheduling: SchedulingPlan,
+    /// With a terminal, and its size in rows and columns where the spec gives one.
+    pub(crate) terminal: Option<Option<(u16, u16)>>,
+    /// Descriptors after 2 that the payload keeps.
+    pub(crate) preserve_fds: u32,
+    /// `HOME` is to be looked up in the container's `/etc/passwd`.
+    pub(crate) needs_home: bool,
+}
+
+/// A namespace of the spec: its clone flag, and where it is if it exists.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct NamespacePlan {
+    pub(crate) flag: i32,
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// A mount, as the init process makes it.
+#[derive(Debug)]
+pub(crate) struct MountPlan {
+    /// Below the root, without a leading slash, `.` or `..`.
+    pub(crate) target: CString,
+    pub(crate) kind: MountKind,
+    /// What is to hold for the mounts below as well.
+    pub(crate) recursive: MountAttributes,
+    pub(crate) propagation: Vec<u64>,
+}
+
+/// The kinds of mounts.
+#[derive(Debug)]
+pub(crate) enum MountKind {
+    /// A new instance of a file system.
+    Filesystem {
+        kind: CString,
+        source: CString,
+        flags: u64,
+        data: CString,
+        /// procfs and sysfs go on real directories only, never through a symlink.
+        strict: bool,
+        /// tmpfs that starts with the content of the directory it covers.
+        copy_up: bool,
+    },
+    /// Part of the host's tree.
+    Bind { source: CString, recursive: bool, attributes: MountAttributes, idmap: Option<IdmapPlan> },
+    /// The container's cgroup.
+    Cgroup { flags: u64, attributes: MountAttributes },
+}
+
+/// The mapping of an id-mapped mount.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct IdmapPlan {
+    pub(crate) recursive: bool,
+    /// `uid_map` and `gid_map`; `None` for the container's own user namespace.
+    pub(crate) maps: Option<(String, String)>,
+}
+
+/// The container's file system.
+#[derive(Debug)]
+pub(crate) struct RootfsPlan {
+    /// On the host.
+    pub(crate) path: CString,
+    pub(crate) readonly: bool,
+    pub(crate) mounts: Vec<MountPlan>,
+    /// `None` where `/dev` is the host's, bound.
+    pub(crate) devices: Option<Vec<DevicePlan>>,
+    /// `/dev` has the option `ro`, which waits until the nodes are made.
+    pub(crate) readonly_dev: bool,
+    pub(crate) masked: Vec<CString>,
+    pub(crate) readonly_paths: Vec<CString>,
+    /// For `/` before anything is mounted.
+    pub(crate) propagation: u64,
+    /// `linux.rootfsPropagation`, set at the end.
+    pub(crate) root_propagation: Option<u64>,
+    pub(crate) no_pivot: bool,
+}
+
+/// Everything `create` and `run` do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) namespaces: Vec<NamespacePlan>,
+    pub(crate) rootfs: RootfsPlan,
+    pub(crate) process: ProcessPlan,
+    pub(crate) hostname: Option<CString>,
+    pub(crate) domainname: Option<CString>,
+    /// Paths below `/proc`, and what is written there.
+    pub(crate) sysctls: Vec<(CString, Vec<u8>)>,
+    pub(crate) hooks: HookPlan,
+}
+
+impl Plan {
+    /// The flags of the namespaces that are new.
+    pub(crate) fn new_namespaces(&self) -> i32 {
+        self.namespaces.iter().filter(|one| one.path.is_none()).fold(0, |flags, one| flags | one.flag)
+    }
+
+    /// Whether the container has its own namespace of this kind, new or by path.
+    pub(crate) fn has_namespace(&self, flag: i32) -> bool {
+        self.namespaces.iter().any(|one| one.flag == flag)
+    }
+}
+
+/// Options of the command line that change the plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PlanOptions {
+    pub(crate) no_pivot: bool,
+    pub(crate) preserve_fds: u32,
+}
+
+/// Plans a container.
+///
+/// # Errors
+/// [`InvalidSpec`] for what validation alone cannot see.
+pub(crate) fn plan(spec: &Spec, rootfs: &Path, options: PlanOptions) -> Result<Plan, InvalidSpec> {
+    let process = spec.process().as_ref().ok_or_else(|| invalid("process", "it is missing"))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "it is missing"))?;
+    let namespaces = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .map(|one| NamespacePlan { flag: flag(one.typ()), path: one.path().clone() })
+        .collect();
+    let seccomp = match linux.seccomp() {
+        Some(profile) => Some(
+            crate::seccomp::compile(profile).map_err(|error| invalid("linux.seccomp", &error.to_string()))?,
+        ),
+        None => None,
+    };
+    let mut sysctls = Vec::new();
+    for (key, value) in linux.sysctl().iter().flatten() {
+        let path = CString::new(format!("sys/{}", sysctl_path(key)));
+        let path = path.map_err(|_| invalid("linux.sysctl", "a key has a zero byte"))?;
+        sysctls.push((path, value.clone().into_bytes()));
+    }
+    Ok(Plan {
+        namespaces,
+        rootfs: plan_rootfs(spec, rootfs, options)?,
+        process: plan_process(process, seccomp, options.preserve_fds)?,
+        hostname: optional_string("hostname", spec.hostname().as_deref())?,
+        domainname: optional_string("domainname", spec.domainname().as_deref())?,
+        sysctls,
+        hooks: HookPlan::from_spec(spec.hooks().as_ref())?,
+    })
+}
+
+/// `net.ipv4.ip_forward` or `net/ipv4/ip_forward` to the path below `/proc/sys`.
+pub(crate) fn sysctl_path(key: &str) -> String {
+    let first = key.find(['.', '/']);
+    match first.map(|position| key.as_bytes()[position]) {
+        Some(b'/') => key.to_owned(),
+        _ => key.replace('/', "\u{0}").replace('.', "/").replace('\u{0}', "."),
+    }
+}
+
+fn flag(kind: LinuxNamespaceType) -> i32 {
+    match kind {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::Time => CLONE_NEWTIME,
+    }
+}
+
+/// `CLONE_NEWTIME` of `linux/sched.h`.
+pub(crate) const CLONE_NEWTIME: i32 = 0x80;
+
+fn plan_rootfs(spec: &Spec, path: &Path, options: PlanOptions) -> Result<RootfsPlan, InvalidSpec> {
+    let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "it is missing"))?;
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let mut mounts = Vec::new();
+    let (mut is_dev_bound, mut readonly_dev) = (false, false);
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let mut plan = plan_mount(index, mount, label)?;
+        if plan.target.to_bytes() == b"dev" {
+            match &mut plan.kind {
+                MountKind::Bind { .. } => is_dev_bound = true,
+                MountKind::Filesystem { flags, .. } if *flags & libc::MS_RDONLY != 0 => {
+                    *flags &= !libc::MS_RDONLY;
+                    readonly_dev = true;
+                }
+                _ => {}
+            }
+        }
+        mounts.push(plan);
+    }
+    let root_propagation = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty());
+    let root_propagation = root_propagation.and_then(crate::rootfs::options::propagation);
+    let mut devices = default_devices();
+    for device in linux.devices().iter().flatten() {
+        devices.retain(|one: &DevicePlan| !one.is_at(device.path()));
+        devices.push(DevicePlan::from_spec(device)?);
+    }
+    let paths = |field: &'static str, list: &Option<Vec<String>>| -> Result<Vec<CString>, InvalidSpec> {
+        list.iter().flatten().map(|path| relative(field, Path::new(path))).collect()
+    };
+    Ok(RootfsPlan {
+        path: c_string("root.path", path.as_os_str().as_encoded_bytes())?,
+        readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+        mounts,
+        devices: (!is_dev_bound).then_some(devices),
+        readonly_dev,
+        masked: paths("linux.maskedPaths", linux.masked_paths())?,
+        readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
+        propagation: match root_propagation {
+            // A shared root would send the container's mounts to the host: `shared` is set at the end, on the new root alone.
+            Some(flags) if flags & libc::MS_PRIVATE != 0 => libc::MS_PRIVATE | libc::MS_REC,
+            _ => libc::MS_SLAVE | libc::MS_REC,
+        },
+        root_propagation,
+        no_pivot: options.no_pivot,
+    })
+}
+
+fn plan_mount(index: usize, mount: &Mount, label: Option<&str>) -> Result<MountPlan, InvalidSpec> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    let options = MountOptions::from_spec(mount);
+    let target = relative(&field("destination"), mount.destination())?;
+    let source = mount.source().as_deref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
+    let kind = mount.typ().as_deref().unwrap_or("");
+    let kind = if let Some(recursive) = options.bind {
+        let source = source.ok_or_else(|| invalid(&field("source"), "a bind mount needs it"))?;
+        let idmap = plan_idmap(&field("uidMappings"), mount, &options)?;
+        let attributes = options.attributes;
+        MountKind::Bind { source: c_string(&field("source"), &source)?, recursive, attributes, idmap }
+    } else if kind == "cgroup" || kind == "cgroup2" {
+        MountKind::Cgroup { flags: options.flags, attributes: options.attributes }
+    } else {
+        let data = match label {
+            Some(label) if !matches!(kind, "proc" | "sysfs" | "mqueue") => with_label(&options.data, label),
+            _ => options.data.clone(),
+        };
+        MountKind::Filesystem {
+            kind: c_string(&field("type"), kind.as_bytes())?,
+            source: c_string(&field("source"), source.as_deref().unwrap_or(kind.as_bytes()))?,
+            flags: options.flags,
+            data: c_string(&field("options"), data.as_bytes())?,
+            strict: matches!(kind, "proc" | "sysfs"),
+            copy_up: options.copy_up,
+        }
+    };
+    Ok(MountPlan { target, kind, recursive: options.recursive, propagation: options.propagation })
+}
+
+fn with_label(data: &str, label: &str) -> String {
+    let comma = if data.is_empty() { "" } else { "," };
+    format!("{data}{comma}context=\"{label}\"")
+}
+
+fn plan_idmap(field: &str, mount: &Mount, options: &MountOptions) -> Result<Option<IdmapPlan>, InvalidSpec> {
+    let maps = match (mount.uid_mappings(), mount.gid_mappings()) {
+        (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => {
+            Some((crate::user_namespace::format_map(uids), crate::user_namespace::format_map(gids)))
+        }
+        (None, None) => None,
+        _ => return Err(invalid(field, "uidMappings and gidMappings must both be given, or neither")),
+    };
+    if maps.is_none() && options.idmap.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(IdmapPlan { recursive: options.idmap.unwrap_or(false), maps }))
+}
+
+/// Plans a process, of the spec or of `exec`.
+pub(crate) fn plan_process(
+    process: &Process,
+    seccomp: Option<Program>,
+    preserve_fds: u32,
+) -> Result<ProcessPlan, InvalidSpec> {
+    let list = |field: &'static str, strings: &[String]| -> Result<StringList, InvalidSpec> {
+        let strings = strings.iter().map(|one| c_string(field, one.as_bytes()));
+        Ok(StringList::new(strings.collect::<Result<_, _>>()?))
+    };
+    let arguments = process.args().as_deref().unwrap_or_default();
+    let program = arguments.first().cloned().ok_or_else(|| invalid("process.args", "it is empty"))?;
+    let environment = deduplicate(process.env().as_deref().unwrap_or_default());
+    let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty()).map(String::into_bytes);
+    let size =
+        |value: u64| u16::try_from(value).map_err(|_| invalid("process.consoleSize", "it is above 65535"));
+    let terminal = match (process.terminal().unwrap_or(false), process.console_size()) {
+        (false, _) => None,
+        (true, None) => Some(None),
+        (true, Some(console)) => Some(Some((size(console.height())?, size(console.width())?))),
+    };
+    Ok(ProcessPlan {
+        candidates: candidates(&program, &environment)?,
+        needs_home: !environment.iter().any(|one| one.starts_with("HOME=") && one.len() > "HOME=".len()),
+        environment: list("process.env", &environment)?,
+        arguments: list("process.args", arguments)?,
+        program,
+        cwd: c_string("process.cwd", process.cwd().as_os_str().as_encoded_bytes())?,
+        credentials: Credentials::from_spec(process.user()),
+        capabilities: CapabilityPlan::from_spec(process.capabilities().as_ref()),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp,
+        apparmor: text(process.apparmor_profile()).map(|profile| [b"exec ".as_slice(), &profile].concat()),
+        selinux: text(process.selinux_label()),
+        scheduling: SchedulingPlan::from_spec(process)?,
+        terminal,
+        preserve_fds,
+    })
+}
+
+/// Of variables given twice the last one counts.
+fn deduplicate(environment: &[String]) -> Vec<String> {
+    let name = |variable: &str| variable.split_once('=').map(|(name, _)| name.to_owned());
+    let is_last = |index: usize, variable: &String| {
+        let own = name(variable);
+        !environment[index + 1..].iter().any(|later| own.is_some() && name(later) == own)
+    };
+    environment
+        .iter()
+        .enumerate()
+        .filter(|(index, one)| is_last(*index, one))
+        .map(|(_, one)| one.clone())
+        .collect()
+}
+
+fn candidates(program: &str, environment: &[String]) -> Result<Vec<CString>, InvalidSpec> {
+    if program.contains('/') {
+        return Ok(vec![c_string("process.args", program.as_bytes())?]);
+    }
+    let path = environment.iter().find_map(|one| one.strip_prefix("PATH=")).unwrap_or("");
+    path.split(':')
+        .map(|directory| if directory.is_empty() { "." } else { directory })
+        .map(|directory| c_string("process.args", format!("{directory}/{program}").as_bytes()))
+        .collect()
+}
+
+/// An absolute path of the container as one below its root: `.` and `..` resolved by the text, which is what a container
+/// sees of paths above its root, too.
+pub(crate) fn relative(field: &str, path: &Path) -> Result<CString, InvalidSpec> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    c_string(field, clean.as_os_str().as_encoded_bytes())
+}
+
+fn optional_string(field: &str, text: Option<&str>) -> Result<Option<CString>, InvalidSpec> {
+    text.filter(|text| !text.is_empty()).map(|text| c_string(field, text.as_bytes())).transpose()
+}
+
+/// A string for the kernel.
+pub(crate) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, InvalidSpec> {
+    CString::new(bytes).map_err(|_| invalid(field, "it has a zero byte"))
+}
+
+/// The read-only attribute alone.
+pub(crate) const READ_ONLY: MountAttributes =
+    MountAttributes { set: ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_two_variables_counts() {
+        let environment = ["A=1", "B=2", "A=3"].map(str::to_owned);
+        assert_eq!(deduplicate(&environment), ["B=2", "A=3"]);
+    }
+
+    #[test]
+    fn programs_are_looked_for_along_the_path() {
+        let found = candidates("sh", &["PATH=/bin::/usr/bin".to_owned()]).unwrap();
+        assert_eq!(found, [c"/bin/sh".to_owned(), c"./sh".to_owned(), c"/usr/bin/sh".to_owned()]);
+        assert_eq!(candidates("./a", &[]).unwrap(), [c"./a".to_owned()]);
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_inside_a_root() {
+        assert_eq!(relative("f", Path::new("/../a/./b/../c//d")).unwrap(), c"a/c/d".to_owned());
+        assert_eq!(relative("f", Path::new("/")).unwrap(), c"".to_owned());
+    }
+
+    #[test]
+    fn sysctls_are_written_either_way() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.x"), "net/ipv4/conf/eth0.1/x");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/x"), "net/ipv4/conf/eth0.1/x");
+    }
+}

@@ -1,0 +1,9 @@
+//! The processes: the runtime's own, which prepares and watches, and those that become the container's.
+
+pub(crate) mod channel;
+pub(crate) mod exec;
+pub(crate) mod finish;
+pub(crate) mod foreground;
+pub(crate) mod init;
+pub(crate) mod parent;
+pub(crate) mod protect;

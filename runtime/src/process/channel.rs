@@ -1,0 +1,172 @@
+//! What parent and init say to each other: one message a packet, over a pair of sequenced-packet sockets.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+/// The longest message: a cause chain is cut there.
+const MAX_MESSAGE: usize = 4096;
+
+/// What is said. `docs/runtime.md` says in which order.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// To init: go on.
+    Go,
+    /// From init: namespaces and mounts stand; the hooks of the runtime namespace may run.
+    Hooks,
+    /// From init: all is set up but what must come last.
+    Ready,
+    /// From init: this failed; it ends.
+    Failed(String),
+    /// From init: the descriptor that seccomp notifications come from.
+    Listener(OwnedFd),
+    /// From a helper of init's: the pid of the init process.
+    Pid(i32),
+    /// The other side has ended, or has executed the payload.
+    End,
+}
+
+/// One end of the line.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    /// A pair of ends.
+    pub(crate) fn pair() -> Result<(Self, Self), Errno> {
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Channel(one), Channel(other)))
+    }
+
+    /// An end that was connected otherwise.
+    pub(crate) fn from_socket(socket: OwnedFd) -> Self {
+        Channel(socket)
+    }
+
+    /// Says something. Allocates nothing.
+    pub(crate) fn send(&self, message: &Message) -> Result<(), Errno> {
+        match message {
+            Message::Go => self.send_bytes(b"G", b""),
+            Message::Hooks => self.send_bytes(b"H", b""),
+            Message::Ready => self.send_bytes(b"R", b""),
+            Message::Pid(pid) => self.send_bytes(b"P", &pid.to_ne_bytes()),
+            Message::Failed(text) => {
+                self.send_bytes(b"F", &text.as_bytes()[..text.len().min(MAX_MESSAGE - 1)])
+            }
+            Message::Listener(descriptor) => {
+                send_with_descriptors(self.0.as_fd(), b"L", &[descriptor.as_fd()])
+            }
+            Message::End => Ok(()),
+        }
+    }
+
+    fn send_bytes(&self, kind: &[u8], text: &[u8]) -> Result<(), Errno> {
+        let slices = [IoSlice::new(kind), IoSlice::new(text)];
+        retry(|| sendmsg(&self.0, &slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+            .map(|_| ())
+    }
+
+    /// Waits for what the other side says.
+    pub(crate) fn receive(&self) -> Result<Message, Errno> {
+        let mut bytes = [0_u8; MAX_MESSAGE];
+        let (length, descriptor) = receive_with_descriptor(self.0.as_fd(), &mut bytes)?;
+        let Some((kind, text)) = bytes[..length].split_first() else { return Ok(Message::End) };
+        match (kind, descriptor) {
+            (b'G', _) => Ok(Message::Go),
+            (b'H', _) => Ok(Message::Hooks),
+            (b'R', _) => Ok(Message::Ready),
+            (b'P', _) => {
+                text.try_into().map(|pid| Message::Pid(i32::from_ne_bytes(pid))).map_err(|_| Errno::PROTO)
+            }
+            (b'F', _) => Ok(Message::Failed(String::from_utf8_lossy(text).into_owned())),
+            (b'L', Some(descriptor)) => Ok(Message::Listener(descriptor)),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// Waits until the other side lets this one go on; anything else is the end of it.
+    pub(crate) fn wait_for_go(&self) -> Result<(), Errno> {
+        match self.receive()? {
+            Message::Go => Ok(()),
+            _ => Err(Errno::PIPE),
+        }
+    }
+}
+
+/// Sends bytes with descriptors beside them (`SCM_RIGHTS`).
+pub(crate) fn send_with_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOBIG);
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).map(|_| ())
+}
+
+/// Receives a packet and the descriptor beside it, if there is one.
+pub(crate) fn receive_with_descriptor(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        retry(|| recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC));
+    let received = match received {
+        // The other side ended while a message of ours was unread.
+        Err(Errno::CONNRESET) => return Ok((0, None)),
+        received => received?,
+    };
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::PROTO);
+    }
+    let mut descriptor = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+            descriptor = descriptors.next();
+        }
+    }
+    Ok((received.bytes, descriptor))
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_as_they_were_sent() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&Message::Ready).unwrap();
+        one.send(&Message::Failed("cannot".repeat(2000))).unwrap();
+        one.send(&Message::Listener(rustix::io::dup(&one.0).unwrap())).unwrap();
+        one.send(&Message::Pid(-7)).unwrap();
+        assert!(matches!(other.receive().unwrap(), Message::Ready));
+        let Message::Failed(text) = other.receive().unwrap() else { panic!() };
+        assert_eq!(text.len(), MAX_MESSAGE - 1);
+        assert!(matches!(other.receive().unwrap(), Message::Listener(_)));
+        assert!(matches!(other.receive().unwrap(), Message::Pid(-7)));
+        other.send(&Message::Go).unwrap();
+        one.wait_for_go().unwrap();
+        drop(one);
+        assert!(matches!(other.receive().unwrap(), Message::End));
+    }
+}

@@ -1,0 +1,109 @@
+//! A further process in a running container: one setns(2) of the parent for the PID namespace, one of the child for all others.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{DumpableBehavior, Pid};
+
+use super::channel::{Channel, Message};
+use super::finish;
+use crate::credentials;
+use crate::plan::{CLONE_NEWTIME, ProcessPlan};
+use crate::step::{Step, StepError};
+use crate::sys::{self, CloneRequest, Cloned};
+use crate::terminal;
+
+/// What the child needs.
+#[derive(Debug)]
+pub(crate) struct ExecPlan {
+    pub(crate) process: ProcessPlan,
+    /// The init process, through which its namespaces are joined.
+    pub(crate) init: OwnedFd,
+    /// The kinds of namespaces that the container has of its own.
+    pub(crate) namespaces: i32,
+    pub(crate) procfs: OwnedFd,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) groups_denied: bool,
+}
+
+/// Clones the process into `cgroup` and the container's PID namespace.
+pub(crate) fn clone(
+    plan: ExecPlan,
+    cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Result<(Pid, OwnedFd, Channel), StepError> {
+    let (channel, other) = Channel::pair().step("make", "a channel")?;
+    // The child is seen by the container's processes from its first moment: none of them may look into it.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("set", "PR_SET_DUMPABLE")?;
+    let for_children = plan.namespaces & libc::CLONE_NEWPID;
+    if for_children != 0 {
+        sys::set_namespaces(plan.init.as_fd(), for_children).step("join", "the PID namespace")?;
+    }
+    match sys::clone_process(CloneRequest { flags: sys::CLONE_CLEAR_SIGHAND, cgroup })
+        .step("clone", "the process")?
+    {
+        Cloned::Child => {
+            drop(channel);
+            run(plan, &other)
+        }
+        Cloned::Parent(pid, pidfd) => Ok((pid, pidfd, channel)),
+    }
+}
+
+fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
+    if let Err(error) = prepare(&mut plan) {
+        finish::fail(channel, &error);
+    }
+    if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
+        sys::exit_now(1);
+    }
+    let error = finish::become_payload(&plan.process, channel, plan.groups_denied);
+    finish::fail(channel, &error)
+}
+
+fn prepare(plan: &mut ExecPlan) -> Result<(), StepError> {
+    let own = plan.namespaces & !libc::CLONE_NEWPID;
+    sys::set_namespaces(plan.init.as_fd(), own).step("join", "the container's namespaces")?;
+    if plan.namespaces & libc::CLONE_NEWUSER != 0 {
+        credentials::become_user(0, 0)?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .step("set", "PR_SET_DUMPABLE")?;
+    }
+    rustix::process::setsid().step("start", "a session")?;
+    let root = finish::open_root()?;
+    if let (Some(size), Some(console)) = (plan.process.terminal, &plan.console) {
+        let owner = plan.process.credentials.uid;
+        terminal::set_up(root.as_fd(), console.as_fd(), size, owner)?;
+    }
+    finish::prepare(&mut plan.process, root.as_fd(), plan.procfs.as_fd())
+}
+
+/// Every kind of namespace, with its name in `/proc/PID/ns`.
+const KINDS: [(i32, &str); 8] = [
+    (libc::CLONE_NEWNS, "mnt"),
+    (libc::CLONE_NEWPID, "pid"),
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWNET, "net"),
+    (libc::CLONE_NEWCGROUP, "cgroup"),
+    (libc::CLONE_NEWUSER, "user"),
+    (CLONE_NEWTIME, "time"),
+];
+
+/// The kinds of namespaces in which the init process differs from the caller. Those that are the same need no joining, and
+/// joining one's own user namespace is an error.
+pub(crate) fn foreign_namespaces(init: i32) -> Result<i32, StepError> {
+    let mut flags = 0;
+    for (flag, name) in KINDS {
+        let identify = |process: &str| {
+            let path = format!("/proc/{process}/ns/{name}");
+            match rustix::fs::stat(path.as_str()) {
+                Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+                Err(rustix::io::Errno::NOENT) => Ok(None),
+                Err(error) => Err(error).step("examine", path),
+            }
+        };
+        if identify(&init.to_string())? != identify("self")? {
+            flags |= flag;
+        }
+    }
+    Ok(flags)
+}

@@ -1,0 +1,174 @@
+//! The last steps before the payload, which init and exec processes share. After them nothing of the runtime is left.
+
+use std::ffi::CStr;
+use std::io::Write as _;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, CWD, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::channel::{Channel, Message};
+use crate::credentials;
+use crate::plan::ProcessPlan;
+use crate::resolve;
+use crate::step::{Step, StepError};
+use crate::sys;
+
+/// What is done while a failure can still be told to `create`: the directory, the program, labels.
+///
+/// Gives the program's place.
+pub(crate) fn prepare(
+    plan: &mut ProcessPlan,
+    root: BorrowedFd<'_>,
+    procfs: BorrowedFd<'_>,
+) -> Result<(), StepError> {
+    if plan.needs_home {
+        let home = credentials::find_home(root, plan.credentials.uid);
+        plan.environment.push(home);
+    }
+    enter_directory(&plan.cwd)?;
+    let found = find_program(plan)?;
+    plan.candidates.swap(0, found);
+    plan.candidates.truncate(1);
+    write_labels(plan, procfs)?;
+    plan.scheduling.apply()
+}
+
+/// Changes to the working directory and makes sure that it is inside: a descriptor of the host leaked into `/proc/self/fd`
+/// could have named a directory outside (CVE-2024-21626).
+fn enter_directory(path: &CStr) -> Result<(), StepError> {
+    let display = path.to_string_lossy();
+    match rustix::process::chdir(path) {
+        // The user may be allowed what root is not, on a network file system: tried again as the user.
+        Err(Errno::ACCESS) => return Ok(()),
+        result => result.step("chdir to cwd", &display)?,
+    }
+    check_directory(&display)
+}
+
+fn check_directory(display: &str) -> Result<(), StepError> {
+    let inside = rustix::process::getcwd(Vec::new()).step("examine", display)?;
+    if inside.to_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(StepError::refused(
+        "chdir to cwd",
+        display,
+        "current working directory is outside of container mount namespace root",
+    ))
+}
+
+/// The first candidate that is a file with an execute bit. runc's callers look for these texts.
+fn find_program(plan: &ProcessPlan) -> Result<usize, StepError> {
+    let is_looked_up = !plan.program.contains('/');
+    let mut refusal = Errno::NOENT;
+    for (index, candidate) in plan.candidates.iter().enumerate() {
+        match rustix::fs::statat(CWD, candidate.as_c_str(), AtFlags::empty()) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                refusal = Errno::ISDIR
+            }
+            Ok(stat) if stat.st_mode & 0o111 == 0 => refusal = Errno::ACCESS,
+            Ok(_) => return Ok(index),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => refusal = error,
+        }
+    }
+    if is_looked_up && refusal == Errno::NOENT {
+        return Err(StepError::refused("exec", &plan.program, "executable file not found in $PATH"));
+    }
+    Err(refusal).step("exec", &plan.program)
+}
+
+/// Writes the labels that the next execve takes on, through the host's procfs: the container's could be anything.
+fn write_labels(plan: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), StepError> {
+    if let Some(profile) = &plan.apparmor {
+        let written = write_attribute(procfs, c"thread-self/attr/apparmor/exec", profile);
+        match written {
+            Err(Errno::NOENT) => write_attribute(procfs, c"thread-self/attr/exec", profile),
+            written => written,
+        }
+        .step("apply the AppArmor profile", String::from_utf8_lossy(profile))?;
+    }
+    match &plan.selinux {
+        Some(label) => write_attribute(procfs, c"thread-self/attr/exec", label)
+            .step("set the SELinux label", String::from_utf8_lossy(label)),
+        None => Ok(()),
+    }
+}
+
+fn write_attribute(procfs: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let file = resolve::open_own(procfs, path, OFlags::WRONLY)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(value).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Gives up every privilege that the payload is not to have and becomes it. Returns only an error.
+///
+/// The order is what each step needs: dropping from the bounding set takes `CAP_SETPCAP`; changing ids takes `CAP_SETUID`; a
+/// filter without no_new_privs takes `CAP_SYS_ADMIN`, and is loaded when only capset and execve are left to do.
+pub(crate) fn become_payload(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -> StepError {
+    match drop_privileges(plan, channel, groups_denied) {
+        Ok(()) => {
+            let path = plan.candidates.first().map_or(c"", |path| path.as_c_str());
+            let error = sys::execute(path, &plan.arguments, &plan.environment);
+            match Err::<(), _>(error).step("exec", &plan.program) {
+                Err(error) => error,
+                Ok(()) => StepError::refused("exec", &plan.program, "it returned"),
+            }
+        }
+        Err(error) => error,
+    }
+}
+
+fn drop_privileges(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -> Result<(), StepError> {
+    // What the caller left open stays outside: all but the standard streams and those asked for.
+    sys::close_on_exec_from(3 + plan.preserve_fds).step("close", "inherited descriptors")?;
+    sys::reset_signals();
+    plan.capabilities.apply_bounding()?;
+    plan.credentials.apply(groups_denied)?;
+    // Once more as the user, who may not be allowed what root was, and the other way round.
+    match rustix::process::chdir(plan.cwd.as_c_str()) {
+        Err(Errno::ACCESS) if plan.credentials.uid != 0 => check_directory(&plan.cwd.to_string_lossy())?,
+        result => result.step("chdir to cwd", plan.cwd.to_string_lossy())?,
+    }
+    if let (Some(program), false) = (&plan.seccomp, plan.no_new_privileges) {
+        regain_permitted()?;
+        install(program, channel)?;
+    }
+    plan.capabilities.apply()?;
+    if plan.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
+        if let Some(program) = &plan.seccomp {
+            install(program, channel)?;
+        }
+    }
+    Ok(())
+}
+
+/// After the change of ids the permitted capabilities are kept but not effective.
+fn regain_permitted() -> Result<(), StepError> {
+    let mut sets = rustix::thread::capabilities(None).step("read", "capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).step("raise", "capabilities")
+}
+
+/// Loads the filter. The listener goes to the other side, which hands it on; the payload never has it.
+fn install(program: &crate::seccomp::Program, channel: &Channel) -> Result<(), StepError> {
+    let listener = program.install().step("load", "the seccomp filter")?;
+    match listener {
+        Some(listener) => channel.send(&Message::Listener(listener)).step("hand on", "the seccomp listener"),
+        None => Ok(()),
+    }
+}
+
+/// Tells the other side why it ends, and ends.
+pub(crate) fn fail(channel: &Channel, error: &StepError) -> ! {
+    channel.send(&Message::Failed(crate::step::chain(error))).ok();
+    sys::exit_now(1)
+}
+
+/// Opens the root of the calling process.
+pub(crate) fn open_root() -> Result<std::os::fd::OwnedFd, StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, c"/", flags, rustix::fs::Mode::empty()).step("open", "/")
+}

@@ -1,0 +1,200 @@
+//! The init process, from the clone to the payload. `docs/runtime.md` says why in this order.
+
+use std::ffi::CString;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::DumpableBehavior;
+
+use super::channel::{Channel, Message};
+use super::finish;
+use crate::credentials;
+use crate::hooks::{self, HookPlace};
+use crate::namespaces::Joined;
+use crate::plan::Plan;
+use crate::resolve;
+use crate::rootfs::{self, Sources};
+use crate::state::State;
+use crate::step::{Step, StepError, chain};
+use crate::sys;
+use crate::terminal;
+
+/// What init is given by the parent, whose memory and descriptors it starts with copies of.
+#[derive(Debug)]
+pub(crate) struct InitPlan {
+    pub(crate) plan: Plan,
+    pub(crate) sources: Sources,
+    /// The host's procfs.
+    pub(crate) procfs: OwnedFd,
+    /// Namespaces to join.
+    pub(crate) join: Vec<Joined>,
+    pub(crate) unshare_cgroup: bool,
+    /// The parent has something to do before anything else: id maps, the systemd scope.
+    pub(crate) wait_first: bool,
+    /// In a user namespace, new or joined.
+    pub(crate) is_mapped: bool,
+    /// Its `setgroups` file says `deny`.
+    pub(crate) groups_denied: bool,
+    pub(crate) keyring: Option<CString>,
+    /// Gets the terminal's master.
+    pub(crate) console: Option<OwnedFd>,
+    /// `create`: where `start` will call; `run`: none.
+    pub(crate) start: Option<OwnedFd>,
+    /// For hooks that run in init.
+    pub(crate) state: State,
+}
+
+/// Runs in the new process, to its end.
+pub(crate) fn run(mut init: InitPlan, channel: Channel) -> ! {
+    let channel = match prepare(&mut init, &channel) {
+        Ok(()) => channel,
+        Err(error) => finish::fail(&channel, &error),
+    };
+    let channel = match await_start(&mut init, channel) {
+        Some(channel) => channel,
+        None => sys::exit_now(1),
+    };
+    if let Err(error) = run_start_hooks(&init) {
+        channel.send(&Message::Failed(error)).ok();
+        sys::exit_now(1);
+    }
+    let error = finish::become_payload(&init.plan.process, &channel, init.groups_denied);
+    finish::fail(&channel, &error)
+}
+
+/// Everything that can be done before `start`.
+fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
+    if init.wait_first {
+        channel.wait_for_go().step("hear from", "the runtime")?;
+    }
+    for joined in &init.join {
+        joined.enter()?;
+    }
+    if init.is_mapped {
+        credentials::become_user(0, 0)?;
+    }
+    // From here on nobody in the container may look into this process: it still has the host's files open.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("set", "PR_SET_DUMPABLE")?;
+    rustix::process::setsid().step("start", "a session")?;
+    if init.unshare_cgroup {
+        sys::unshare(libc::CLONE_NEWCGROUP).step("make", "a cgroup namespace")?;
+    }
+    if let Some(name) = &init.keyring {
+        join_keyring(name)?;
+    }
+    set_up_rootfs(init, channel)?;
+    set_names(&init.plan)?;
+    write_sysctls(init)?;
+    rootfs::enter(&init.plan.rootfs, &init.sources)?;
+    make_working_directory(init)?;
+    let root = init.sources.root.as_fd();
+    finish::prepare(&mut init.plan.process, root, init.procfs.as_fd())
+}
+
+/// A kernel without keys has nothing to keep apart.
+fn join_keyring(name: &CString) -> Result<(), StepError> {
+    match sys::join_session_keyring(name) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result.step("join the session keyring", name.to_string_lossy()),
+    }
+}
+
+fn set_up_rootfs(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
+    let plan = &init.plan;
+    let has_hooks = plan.hooks.runs_before_pivot();
+    rootfs::attach(&plan.rootfs, &init.sources, has_hooks)?;
+    let user_namespace = if init.is_mapped { Some(resolve_user_namespace(init)?) } else { None };
+    let own = user_namespace.as_ref().map(AsFd::as_fd);
+    rootfs::populate(&plan.rootfs, &init.sources, init.procfs.as_fd(), own, init.unshare_cgroup)?;
+    if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
+        let root = init.sources.root.as_fd();
+        let slave = terminal::set_up(root, console.as_fd(), size, plan.process.credentials.uid)?;
+        terminal::bind_console(root, slave.as_fd())?;
+    }
+    if !has_hooks {
+        return Ok(());
+    }
+    channel.send(&Message::Hooks).step("report to", "the runtime")?;
+    channel.wait_for_go().step("hear from", "the runtime")?;
+    let place = HookPlace { point: "createContainer", directory: None };
+    hooks::run(&plan.hooks.create_container, place, &hook_state(init, "creating"))
+        .map_err(|error| std::io::Error::other(chain(&error)))
+        .step("create", "the container")
+}
+
+fn resolve_user_namespace(init: &InitPlan) -> Result<OwnedFd, StepError> {
+    // A magic link, and the host's procfs: the one place where following one is meant.
+    rustix::fs::openat(
+        &init.procfs,
+        c"self/ns/user",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .step("open", "the user namespace")
+}
+
+fn set_names(plan: &Plan) -> Result<(), StepError> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.to_bytes()).step("set the hostname", name.to_string_lossy())?;
+    }
+    match &plan.domainname {
+        Some(name) => {
+            rustix::system::setdomainname(name.to_bytes()).step("set the domainname", name.to_string_lossy())
+        }
+        None => Ok(()),
+    }
+}
+
+fn write_sysctls(init: &InitPlan) -> Result<(), StepError> {
+    for (path, value) in &init.plan.sysctls {
+        let display = path.to_string_lossy();
+        let file =
+            resolve::open_strictly(init.procfs.as_fd(), path, OFlags::WRONLY).step("open", &display)?;
+        std::fs::File::from(file).write_all(value).step("write", &display)?;
+    }
+    Ok(())
+}
+
+/// As runc, a working directory that is not there is made.
+fn make_working_directory(init: &InitPlan) -> Result<(), StepError> {
+    let cwd = &init.plan.process.cwd;
+    if cwd.to_bytes() == b"/" {
+        return Ok(());
+    }
+    resolve::open_or_make_directory(init.sources.root.as_fd(), cwd).map(|_| ())
+}
+
+/// Reports, and waits: for the parent to finish, and after `create` for `start` to call. The line to go on with; none if
+/// the other side is gone.
+fn await_start(init: &mut InitPlan, channel: Channel) -> Option<Channel> {
+    channel.send(&Message::Ready).ok()?;
+    channel.wait_for_go().ok()?;
+    let Some(listener) = init.start.take() else { return Some(channel) };
+    drop(channel);
+    loop {
+        let Ok(caller) = accept_with(&listener, SocketFlags::CLOEXEC) else { continue };
+        let channel = Channel::from_socket(caller);
+        // Whoever calls and hangs up did not mean it.
+        if channel.wait_for_go().is_ok() {
+            return Some(channel);
+        }
+    }
+}
+
+fn run_start_hooks(init: &InitPlan) -> Result<(), String> {
+    let place = HookPlace { point: "startContainer", directory: None };
+    if init.plan.hooks.start_container.is_empty() {
+        return Ok(());
+    }
+    let state = hook_state(init, "created");
+    hooks::run(&init.plan.hooks.start_container, place, &state).map_err(|error| chain(&error))
+}
+
+/// The state with this process's pid as the host numbers it, which the host's procfs tells.
+fn hook_state(init: &InitPlan, status: &str) -> Vec<u8> {
+    let own = rustix::fs::readlinkat(&init.procfs, c"self", Vec::new()).ok();
+    let pid = own.and_then(|own| own.to_str().ok()?.parse().ok()).unwrap_or(0);
+    init.state.to_spec_json(pid, status)
+}

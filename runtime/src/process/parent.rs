@@ -1,0 +1,479 @@
+//! The runtime's own process while a container is created: prepares, clones, watches, and cleans up if it fails.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::channel::{Channel, Message, send_with_descriptors};
+use super::init::{self, InitPlan};
+use crate::cgroup::{self, Cgroup, CgroupPlan};
+use crate::context::Context;
+use crate::error::RuntimeError;
+use crate::hooks::{self, HookPlace, HookPlan};
+use crate::namespaces::{self, NamespaceSteps};
+use crate::plan::{self, Plan, PlanOptions};
+use crate::resolve;
+use crate::rootfs::Sources;
+use crate::scheduling::OuterLimits;
+use crate::state::{State, StateDirectory, process_start};
+use crate::step::{Step, StepError};
+use crate::sys::{self, CloneRequest, Cloned};
+use crate::user_namespace::{self, IdMaps};
+use crate::validate::validate;
+
+/// What `create` and `run` were asked for, in their words.
+pub(crate) struct Request<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) id: &'a str,
+    pub(crate) bundle: PathBuf,
+    pub(crate) options: PlanOptions,
+    pub(crate) new_keyring: bool,
+    pub(crate) pid_file: Option<&'a Path>,
+    pub(crate) pidfd_socket: Option<&'a Path>,
+    /// Gets the terminal's master.
+    pub(crate) console: Option<OwnedFd>,
+    /// Whether init is to wait for `start`.
+    pub(crate) waits_for_start: bool,
+    /// Blocked signals are needed before the clone: a child may end at once.
+    pub(crate) is_foreground: bool,
+}
+
+/// A container whose init process is set up.
+pub(crate) struct Created {
+    pub(crate) directory: StateDirectory,
+    pub(crate) state: State,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: Channel,
+    pub(crate) poststart: HookPlan,
+    pub(crate) seccomp: Option<SeccompListener>,
+}
+
+/// Where a seccomp listener goes.
+pub(crate) struct SeccompListener {
+    path: PathBuf,
+    metadata: String,
+}
+
+/// The spec of a bundle, and its text.
+pub(crate) fn load_spec(path: &Path) -> Result<(Spec, Vec<u8>), RuntimeError> {
+    let text = std::fs::read(path).map_err(|source| RuntimeError::File {
+        operation: "read",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let spec = serde_json::from_slice(&text)
+        .map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
+    Ok((spec, text))
+}
+
+/// Creates a container up to where its program could run. Nothing is left of it when this fails.
+pub(crate) fn create(request: Request<'_>) -> Result<Created, RuntimeError> {
+    let (spec, text) = load_spec(&request.bundle.join("config.json"))?;
+    validate(&spec)?;
+    let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
+    let mut plan = plan::plan(&spec, &rootfs, request.options)?;
+    plan_linux(&spec, &mut plan)?;
+    check_console(&request, &plan)?;
+    let driver = request.context.driver();
+    let linux = spec.linux().as_ref();
+    let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?;
+    let directory = StateDirectory::locate(&request.context.root, request.id)?;
+    directory.create()?;
+    let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
+    state.annotations = spec.annotations().clone().unwrap_or_default();
+    state.systemd_cgroup = cgroup_plan.scope().is_some();
+    let mut creation = Creation { spec: &spec, directory, state, cgroup_plan, cgroup: None, child: None };
+    match creation.run(plan, &text, request) {
+        Ok((channel, hooks)) => creation.finish(channel, hooks),
+        Err(error) => {
+            creation.undo();
+            Err(error)
+        }
+    }
+}
+
+fn plan_linux(spec: &Spec, plan: &mut Plan) -> Result<(), RuntimeError> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    if let Some(personality) = linux.personality() {
+        plan.process.scheduling.personality = Some(crate::scheduling::plan_personality(personality)?);
+    }
+    if let Some(policy) = linux.memory_policy() {
+        plan.process.scheduling.memory_policy = Some(crate::scheduling::plan_memory_policy(policy)?);
+    }
+    Ok(())
+}
+
+/// runc's rules and words.
+fn check_console(request: &Request<'_>, plan: &Plan) -> Result<(), RuntimeError> {
+    match (plan.process.terminal.is_some(), request.console.is_some()) {
+        (true, false) => Err(RuntimeError::Console {
+            reason: "cannot allocate tty if runc will detach without setting console socket",
+        }),
+        (false, true) => Err(RuntimeError::Console {
+            reason: "cannot use console socket if runc will not detach or allocate tty",
+        }),
+        _ => Ok(()),
+    }
+}
+
+struct Creation<'s> {
+    spec: &'s Spec,
+    directory: StateDirectory,
+    state: State,
+    cgroup_plan: CgroupPlan,
+    cgroup: Option<Cgroup>,
+    child: Option<(Pid, OwnedFd)>,
+}
+
+impl Creation<'_> {
+    fn run(
+        &mut self,
+        plan: Plan,
+        text: &[u8],
+        request: Request<'_>,
+    ) -> Result<(Channel, HookPlan), RuntimeError> {
+        self.directory.save_spec(text)?;
+        self.directory.save(&self.state)?;
+        let waits_for_scope = self.cgroup_plan.scope().is_some();
+        if !waits_for_scope {
+            self.cgroup = Some(Cgroup::create(&self.cgroup_plan)?);
+            self.apply_limits()?;
+        }
+        let maps = self.id_maps(&plan);
+        let hooks_pidfile = (request.pid_file, request.pidfd_socket);
+        let is_foreground = request.is_foreground;
+        let offsets = time_offsets(self.spec);
+        let mut steps = namespaces::prepare(&plan, offsets)?;
+        let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some();
+        let (init, hooks, early) = self.prepare_init(plan, request, &mut steps, wait_first)?;
+        if is_foreground {
+            sys::block_signals();
+        }
+        let channel = self.clone_init(init, &steps)?;
+        if waits_for_scope {
+            self.create_scope()?;
+        }
+        if let (Some(maps), Some((pid, _))) = (&maps, &self.child) {
+            maps.write(*pid, rustix::process::geteuid().is_root())?;
+        }
+        if wait_first {
+            channel.send(&Message::Go).step("speak to", "the init process")?;
+        }
+        self.apply_to_child(&early)?;
+        self.await_ready(&channel, &hooks)?;
+        self.record(hooks_pidfile)?;
+        channel.send(&Message::Go).step("speak to", "the init process")?;
+        Ok((channel, hooks))
+    }
+
+    fn resources(&self) -> Option<&LinuxResources> {
+        self.spec.linux().as_ref()?.resources().as_ref()
+    }
+
+    fn apply_limits(&self) -> Result<(), RuntimeError> {
+        if let (Some(cgroup), Some(resources)) = (&self.cgroup, self.resources()) {
+            cgroup.apply(resources)?;
+        }
+        Ok(())
+    }
+
+    fn id_maps(&self, plan: &Plan) -> Option<IdMaps> {
+        let is_new = plan.new_namespaces() & libc::CLONE_NEWUSER != 0;
+        let linux = self.spec.linux().as_ref().filter(|_| is_new)?;
+        let format = |maps: &Option<Vec<_>>| user_namespace::format_map(maps.as_deref().unwrap_or_default());
+        Some(IdMaps { uid: format(linux.uid_mappings()), gid: format(linux.gid_mappings()) })
+    }
+
+    /// Opens everything while host paths can be reached. Gives init's part, the hooks, and what is set from outside.
+    fn prepare_init(
+        &self,
+        mut plan: Plan,
+        request: Request<'_>,
+        steps: &mut NamespaceSteps,
+        wait_first: bool,
+    ) -> Result<(InitPlan, HookPlan, OuterLimits), RuntimeError> {
+        let is_mapped = plan.has_namespace(libc::CLONE_NEWUSER);
+        let sources = Sources::open(&plan.rootfs, is_mapped)?;
+        let keyring = format!("_inspect.{}", request.id);
+        let early = std::mem::take(&mut plan.process.scheduling.outer);
+        // Hooks are not copied: the child has its own copy of all memory, this process keeps those it runs.
+        let hooks = HookPlan::from_spec(self.spec.hooks().as_ref())?;
+        let start = if request.waits_for_start {
+            Some(crate::start::listen(&self.directory.start_socket())?)
+        } else {
+            None
+        };
+        let init = InitPlan {
+            sources,
+            procfs: resolve::open_host_proc()?,
+            join: std::mem::take(&mut steps.join),
+            unshare_cgroup: steps.unshare_cgroup,
+            wait_first,
+            is_mapped,
+            groups_denied: is_mapped && !rustix::process::geteuid().is_root(),
+            keyring: request.new_keyring.then(|| std::ffi::CString::new(keyring).unwrap_or_default()),
+            console: request.console,
+            start,
+            state: self.state.clone(),
+            plan,
+        };
+        Ok((init, hooks, early))
+    }
+
+    /// The one clone. With a user namespace by path a helper stands between, and init becomes this process's child all
+    /// the same (`CLONE_PARENT`).
+    fn clone_init(&mut self, init: InitPlan, steps: &NamespaceSteps) -> Result<Channel, RuntimeError> {
+        let (channel, other) = Channel::pair().step("make", "a channel")?;
+        if let Some(offsets) = &steps.time_offsets {
+            namespaces::make_time_namespace(offsets)?;
+        }
+        if let (Some(joined), None) = (&steps.join_for_children, &steps.user) {
+            joined.enter()?;
+        }
+        let namespace_flags = u64::from(steps.clone_flags.cast_unsigned());
+        let has_helper = steps.user.is_some();
+        let flags = sys::CLONE_CLEAR_SIGHAND | if has_helper { 0 } else { namespace_flags };
+        let cgroup = self.cgroup.as_ref().map(Cgroup::fd);
+        match sys::clone_process(CloneRequest { flags, cgroup }).step("clone", "the init process")? {
+            Cloned::Child => {
+                drop(channel);
+                if has_helper { help(init, other, steps) } else { init::run(init, other) }
+            }
+            Cloned::Parent(pid, pidfd) => self.child = Some((pid, pidfd)),
+        }
+        drop(other);
+        if has_helper {
+            self.adopt(&channel)?;
+        }
+        Ok(channel)
+    }
+
+    /// Learns init's pid from the helper, and reaps the helper.
+    fn adopt(&mut self, channel: &Channel) -> Result<(), RuntimeError> {
+        let message = channel.receive().step("hear from", "the helper")?;
+        if let Some((_, helper)) = self.child.take() {
+            waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED).step("await", "the helper")?;
+        }
+        match message {
+            Message::Pid(pid) => {
+                let pid =
+                    Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).step("adopt", "the init process")?;
+                let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+                self.child = Some((pid, pidfd.step("adopt", "the init process")?));
+                Ok(())
+            }
+            Message::Failed(report) => Err(RuntimeError::Init { report }),
+            _ => Err(RuntimeError::InitDied { how: "its helper ended".to_owned() }),
+        }
+    }
+
+    fn create_scope(&mut self) -> Result<(), RuntimeError> {
+        let Some((pid, _)) = &self.child else { return Ok(()) };
+        let default = LinuxResources::default();
+        let annotations = self.spec.annotations().iter().flatten();
+        let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
+        let resources = self.resources().unwrap_or(&default);
+        self.cgroup = Some(Cgroup::create_scope(&self.cgroup_plan, *pid, resources, annotations)?);
+        self.apply_limits()
+    }
+
+    /// What is done to the child from outside, while it mounts: device rules, limits, its place in the OOM killer's list.
+    fn apply_to_child(&self, early: &OuterLimits) -> Result<(), RuntimeError> {
+        let Some((pid, _)) = &self.child else { return Ok(()) };
+        let default = LinuxResources::default();
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.apply_devices(self.resources().unwrap_or(&default))?;
+        }
+        Ok(early.apply(*pid)?)
+    }
+
+    fn await_ready(&self, channel: &Channel, hooks: &HookPlan) -> Result<(), RuntimeError> {
+        loop {
+            match channel.receive().step("hear from", "the init process")? {
+                Message::Ready => return Ok(()),
+                Message::Hooks => {
+                    let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
+                    let place = HookPlace { point: "createRuntime", directory: Some(&self.state.bundle) };
+                    hooks::run(&hooks.create_runtime, place, &self.state.to_spec_json(pid, "creating"))?;
+                    channel.send(&Message::Go).step("speak to", "the init process")?;
+                }
+                Message::Failed(report) => return Err(RuntimeError::Init { report }),
+                _ => return Err(RuntimeError::InitDied { how: self.how_it_ended() }),
+            }
+        }
+    }
+
+    fn how_it_ended(&self) -> String {
+        let Some((_, pidfd)) = &self.child else { return "it never was".to_owned() };
+        let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        match status.ok().flatten().and_then(|status| status.terminating_signal()) {
+            Some(libc::SIGKILL) => "killed: perhaps the memory limit is too low".to_owned(),
+            Some(signal) => format!("signal {signal}"),
+            None => "it exited".to_owned(),
+        }
+    }
+
+    /// The state with the pid comes before `Go`: from then on `delete` can find the process.
+    fn record(
+        &mut self,
+        (pid_file, pidfd_socket): (Option<&Path>, Option<&Path>),
+    ) -> Result<(), RuntimeError> {
+        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
+        let pid = pid.as_raw_nonzero().get();
+        self.state.init_process_pid = pid;
+        self.state.init_process_start = process_start(pid).unwrap_or(0);
+        self.state.creator_pid = 0;
+        self.state.cgroup_path =
+            self.cgroup.as_ref().map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default();
+        self.state.set_scope(self.cgroup_plan.scope());
+        self.directory.save(&self.state)?;
+        if let Some(path) = pid_file {
+            write_pid_file(path, pid)?;
+        }
+        match pidfd_socket {
+            Some(path) => send_pidfd(path, pidfd).map_err(RuntimeError::from),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(self, channel: Channel, hooks: HookPlan) -> Result<Created, RuntimeError> {
+        let Some((pid, pidfd)) = self.child else { return Err(RuntimeError::NotRunning) };
+        let seccomp = self
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| SeccompListener::from_spec(linux.seccomp().as_ref()?));
+        Ok(Created {
+            directory: self.directory,
+            state: self.state,
+            pid,
+            pidfd,
+            channel,
+            poststart: hooks,
+            seccomp,
+        })
+    }
+
+    /// Takes back whatever was done. Its own failures would hide the first one and are left.
+    fn undo(self) {
+        if let Some((_, pidfd)) = &self.child {
+            sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+            waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).ok();
+        }
+        if let Some(cgroup) = self.cgroup {
+            if cgroup.is_populated().unwrap_or(false) {
+                cgroup.kill_all().ok();
+            }
+            cgroup.delete().ok();
+        }
+        self.directory.remove().ok();
+    }
+}
+
+/// The helper for a user namespace by path.
+fn help(init: InitPlan, channel: Channel, steps: &NamespaceSteps) -> ! {
+    let cloned = enter_user_namespace(steps).and_then(|()| {
+        let flags =
+            sys::CLONE_CLEAR_SIGHAND | u64::from((steps.clone_flags | libc::CLONE_PARENT).cast_unsigned());
+        sys::clone_process(CloneRequest { flags, cgroup: None }).step("clone", "the init process")
+    });
+    match cloned {
+        Ok(Cloned::Child) => {
+            // The first word on the line is the helper's: init waits until it is asked.
+            init::run(init, channel)
+        }
+        Ok(Cloned::Parent(pid, _)) => {
+            channel.send(&Message::Pid(pid.as_raw_nonzero().get())).ok();
+            sys::exit_now(0)
+        }
+        Err(error) => super::finish::fail(&channel, &error),
+    }
+}
+
+fn enter_user_namespace(steps: &NamespaceSteps) -> Result<(), StepError> {
+    for joined in steps.user.iter().chain(&steps.join_for_children) {
+        joined.enter()?;
+    }
+    Ok(())
+}
+
+fn time_offsets(spec: &Spec) -> String {
+    use std::fmt::Write as _;
+    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+    offsets.into_iter().flatten().fold(String::new(), |mut text, (clock, offset)| {
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        writeln!(text, "{clock} {seconds} {nanoseconds}").ok();
+        text
+    })
+}
+
+/// Written beside and renamed: who waits for the file never sees it half written.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), RuntimeError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.new"));
+    let written = std::fs::write(&new, pid.to_string()).and_then(|()| std::fs::rename(&new, path));
+    written.map_err(|source| RuntimeError::File { operation: "write", path: path.to_path_buf(), source })
+}
+
+/// Sends a pidfd to who listens at `path`.
+pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), StepError> {
+    let socket = crate::terminal::connect_socket(path)?;
+    send_with_descriptors(socket.as_fd(), b"\0", &[pidfd.as_fd()]).step("send a pidfd to", path.display())
+}
+
+impl SeccompListener {
+    /// Where the profile says, if it does.
+    pub(crate) fn from_spec(profile: &oci_spec::runtime::LinuxSeccomp) -> Option<Self> {
+        let path = profile.listener_path().clone()?;
+        Some(SeccompListener { path, metadata: profile.listener_metadata().clone().unwrap_or_default() })
+    }
+
+    /// Hands a listener on, with the container process state that runtime-spec's config-linux.md describes.
+    pub(crate) fn send(
+        &self,
+        listener: &OwnedFd,
+        state: &State,
+        pid: i32,
+        status: &str,
+    ) -> Result<(), StepError> {
+        let spec_state: serde_json::Value =
+            serde_json::from_slice(&state.to_spec_json(state.init_process_pid, status)).unwrap_or_default();
+        let message = serde_json::json!({
+            "ociVersion": state.oci_version,
+            "fds": ["seccompFd"],
+            "pid": pid,
+            "metadata": self.metadata,
+            "state": spec_state,
+        });
+        let socket = crate::terminal::connect_socket(&self.path)?;
+        send_with_descriptors(socket.as_fd(), message.to_string().as_bytes(), &[listener.as_fd()])
+            .step("send the seccomp listener to", self.path.display())
+    }
+}
+
+/// Waits until the payload runs: the line ends with execve. Passes the seccomp listener on.
+pub(crate) fn await_payload(
+    channel: &Channel,
+    state: &State,
+    pid: i32,
+    seccomp: Option<&SeccompListener>,
+) -> Result<(), RuntimeError> {
+    loop {
+        match channel.receive().step("hear from", "the container's process")? {
+            Message::End => return Ok(()),
+            Message::Failed(report) => return Err(RuntimeError::Init { report }),
+            Message::Listener(listener) => match seccomp {
+                Some(target) => target.send(&listener, state, pid, "creating")?,
+                None => {
+                    let reason = "the profile has SCMP_ACT_NOTIFY but no listenerPath".to_owned();
+                    return Err(RuntimeError::Refused { operation: "hand on the seccomp listener", reason });
+                }
+            },
+            _ => return Err(RuntimeError::InitDied { how: "it spoke out of turn".to_owned() }),
+        }
+    }
+}

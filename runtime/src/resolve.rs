@@ -1,0 +1,186 @@
+//! Paths of a container, resolved from a descriptor of its root so that no symlink, `..` or magic link leads out of it.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::step::{Step, StepError};
+
+/// Opens `unsafe_path` below `root` as a path only: symlinks in it stay inside, magic links are refused.
+pub(crate) fn open_path(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<OwnedFd, Errno> {
+    open_with(root, unsafe_path, OFlags::PATH)
+}
+
+/// Opens `unsafe_path` below `root` with these flags.
+pub(crate) fn open_with(root: BorrowedFd<'_>, unsafe_path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open(root, unsafe_path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Opens a path below `directory` in which nothing may be a symlink and nothing mounted: for files of procfs and sysfs.
+pub(crate) fn open_strictly(directory: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open(
+        directory,
+        path,
+        flags,
+        ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV,
+    )
+}
+
+/// As [`open_strictly`], but `self` and `thread-self` may be followed.
+pub(crate) fn open_own(procfs: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open(procfs, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV)
+}
+
+fn open(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { c"." } else { path };
+    // The kernel gives EAGAIN where a rename elsewhere made `..` uncertain: it asks for another try.
+    for _ in 0..128 {
+        match rustix::fs::openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// Whether a path has no symlink in it.
+pub(crate) fn is_ordinary(root: BorrowedFd<'_>, path: &CStr) -> Result<bool, Errno> {
+    match open(root, path, OFlags::PATH, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS) {
+        Ok(_) => Ok(true),
+        Err(Errno::LOOP) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the directory at `unsafe_path`, making what is missing of it with mode 0755.
+pub(crate) fn open_or_make_directory(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<OwnedFd, StepError> {
+    match open_with(root, unsafe_path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => {}
+        result => return result.step("open the directory", unsafe_path.to_string_lossy()),
+    }
+    make_missing(root, unsafe_path.to_bytes()).step("make the directory", unsafe_path.to_string_lossy())
+}
+
+fn make_missing(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let (parent, name) = split(path);
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    let parent = match open_with(
+        root,
+        &CString::new(parent).map_err(|_| Errno::INVAL)?,
+        OFlags::PATH | OFlags::DIRECTORY,
+    ) {
+        Err(Errno::NOENT) if !parent.is_empty() => make_missing(root, parent)?,
+        result => result?,
+    };
+    match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    // What was made just now is a directory, not a symlink that somebody put in its place.
+    open_strictly(parent.as_fd(), &name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+}
+
+/// Opens the file at `unsafe_path` as a path, making an empty one if nothing is there.
+pub(crate) fn open_or_make_file(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<OwnedFd, StepError> {
+    match open_path(root, unsafe_path) {
+        Err(Errno::NOENT) => {}
+        result => return result.step("open", unsafe_path.to_string_lossy()),
+    }
+    let (parent, name) = open_parent(root, unsafe_path)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+    match rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error).step("make the file", unsafe_path.to_string_lossy()),
+    }
+    open_strictly(parent.as_fd(), &name, OFlags::PATH | OFlags::NOFOLLOW)
+        .step("open", unsafe_path.to_string_lossy())
+}
+
+/// The directory a path's last name is in, made if missing, and that name.
+pub(crate) fn open_parent(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<(OwnedFd, CString), StepError> {
+    let (parent, name) = split(unsafe_path.to_bytes());
+    let text = unsafe_path.to_string_lossy();
+    let parent = CString::new(parent).map_err(|_| Errno::INVAL).step("use the path", &text)?;
+    let name = CString::new(name).map_err(|_| Errno::INVAL).step("use the path", &text)?;
+    Ok((open_or_make_directory(root, &parent)?, name))
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(position) => (&path[..position], &path[position + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// Opens the host's `/proc` and makes sure that it is procfs's root.
+pub(crate) fn open_host_proc() -> Result<OwnedFd, StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let descriptor = rustix::fs::openat(CWD, c"/proc", flags, Mode::empty()).step("open", "/proc")?;
+    if is_procfs_root(descriptor.as_fd()).step("examine", "/proc")? {
+        Ok(descriptor)
+    } else {
+        Err(StepError::refused("use", "/proc", "it is not the root of a procfs"))
+    }
+}
+
+/// Whether a descriptor is the root directory of a procfs: its magic number, and its inode, which is always 1.
+pub(crate) fn is_procfs_root(descriptor: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let magic = rustix::fs::fstatfs(descriptor)?.f_type;
+    Ok(magic == libc::PROC_SUPER_MAGIC && rustix::fs::fstat(descriptor)?.st_ino == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn root(directory: &tempfile::TempDir) -> OwnedFd {
+        rustix::fs::open(directory.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn symlinks_stay_below_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("etc")).unwrap();
+        fs::write(directory.path().join("etc/passwd"), "inside").unwrap();
+        symlink("/etc", directory.path().join("absolute")).unwrap();
+        symlink("../../../../etc", directory.path().join("upward")).unwrap();
+        let root = root(&directory);
+        for path in [c"absolute/passwd", c"upward/passwd", c"../../etc/passwd"] {
+            let file = open_with(root.as_fd(), path, OFlags::RDONLY).unwrap();
+            assert_eq!(std::io::read_to_string(fs::File::from(file)).unwrap(), "inside");
+        }
+        assert!(!is_ordinary(root.as_fd(), c"absolute").unwrap());
+        assert!(is_ordinary(root.as_fd(), c"etc").unwrap());
+    }
+
+    #[test]
+    fn magic_links_are_refused() {
+        let root = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(open_path(root.as_fd(), c"proc/self/root/etc").unwrap_err(), Errno::LOOP);
+    }
+
+    #[test]
+    fn missing_directories_are_made_and_dangling_links_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = root(&directory);
+        open_or_make_directory(root.as_fd(), c"a/b/c").unwrap();
+        assert!(directory.path().join("a/b/c").is_dir());
+        open_or_make_file(root.as_fd(), c"x/file").unwrap();
+        assert!(directory.path().join("x/file").is_file());
+        symlink("/nowhere", directory.path().join("dangling")).unwrap();
+        assert!(open_or_make_directory(root.as_fd(), c"dangling").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The container's file system. Everything below the root is reached from its descriptor, never by a path of the host.
+
+pub(crate) mod devices;
+mod masked_paths;
+mod mounts;
+pub(crate) mod options;
+mod pivot;
+mod tmpcopyup;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use crate::plan::{IdmapPlan, MountKind, READ_ONLY, RootfsPlan};
+use crate::step::{Step, StepError};
+use crate::sys::{self, MountAttributes};
+use crate::user_namespace::{self, IdMaps};
+
+/// What the parent opens before the clone, while the host's paths still mean what the spec says.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    /// The root file system, as a detached copy of the host's tree there.
+    pub(crate) root: OwnedFd,
+    /// For each bind mount a detached copy of its source.
+    trees: Vec<Option<OwnedFd>>,
+    /// The user namespaces of the id-mapped mounts.
+    idmaps: Vec<Option<OwnedFd>>,
+    /// The host's devices, where the container may make none.
+    devices: Vec<OwnedFd>,
+}
+
+impl Sources {
+    /// Opens what `plan` names. `bind_devices`: in a user namespace device nodes cannot be made, only bound.
+    pub(crate) fn open(plan: &RootfsPlan, bind_devices: bool) -> Result<Self, StepError> {
+        let root = open_tree_at(&plan.path, true)?;
+        let mut trees = Vec::with_capacity(plan.mounts.len());
+        let mut idmaps = Vec::new();
+        for mount in &plan.mounts {
+            let MountKind::Bind { source, recursive, idmap, .. } = &mount.kind else {
+                trees.push(None);
+                idmaps.push(None);
+                continue;
+            };
+            trees.push(Some(open_tree_at(source, *recursive)?));
+            idmaps.push(open_idmap(idmap.as_ref())?);
+        }
+        let mut device_trees = Vec::new();
+        if bind_devices {
+            for device in plan.devices.iter().flatten() {
+                device_trees.push(open_tree_at(&device.host_path(), false)?);
+            }
+        }
+        Ok(Sources { root, trees, idmaps, devices: device_trees })
+    }
+}
+
+fn open_idmap(idmap: Option<&IdmapPlan>) -> Result<Option<OwnedFd>, StepError> {
+    match idmap {
+        Some(IdmapPlan { maps: Some((uid, gid)), .. }) => {
+            user_namespace::make_for_idmap(&IdMaps { uid: uid.clone(), gid: gid.clone() }).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn open_tree_at(path: &CString, recursive: bool) -> Result<OwnedFd, StepError> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path.as_c_str(), flags).step("open the mount source", path.to_string_lossy())
+}
+
+/// In the init process: cuts the tree off from the host's and attaches it where it can become the root.
+///
+/// On `/`, so that no path of the host is walked (the bundle's directory may be closed to a mapped root); at its own place
+/// where hooks expect it there.
+pub(crate) fn attach(plan: &RootfsPlan, sources: &Sources, at_own_place: bool) -> Result<(), StepError> {
+    let flags = mounts::propagation_flags(plan.propagation);
+    rustix::mount::mount_change(c"/", flags).step("change the propagation of", "/")?;
+    // The copy is a peer of the host's mounts: what is mounted in it would appear there.
+    let cut = MountAttributes { propagation: libc::MS_SLAVE, ..MountAttributes::default() };
+    sys::set_mount_attributes(sources.root.as_fd(), c"", true, &cut)
+        .step("cut off", "the root file system")?;
+    let place = if at_own_place { plan.path.as_c_str() } else { c"/" };
+    mounts::move_tree(sources.root.as_fd(), CWD, place)
+        .step("attach the root file system to", place.to_string_lossy())
+}
+
+/// In the init process: mounts what the spec says, and makes the devices.
+pub(crate) fn populate(
+    plan: &RootfsPlan,
+    sources: &Sources,
+    procfs: BorrowedFd<'_>,
+    user_namespace: Option<BorrowedFd<'_>>,
+    has_cgroup_namespace: bool,
+) -> Result<(), StepError> {
+    let root = sources.root.as_fd();
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        let place = mounts::Place { root, procfs, has_cgroup_namespace };
+        let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd).or(user_namespace);
+        mounts::apply(mount, place, sources.trees[index].as_ref(), idmap)?;
+    }
+    let Some(devices) = &plan.devices else { return Ok(()) };
+    devices::make(root, devices, &sources.devices)?;
+    if plan.readonly_dev {
+        let dev = crate::resolve::open_path(root, c"dev").step("open", "/dev")?;
+        sys::set_mount_attributes(dev.as_fd(), c"", false, &READ_ONLY).step("make read-only", "/dev")?;
+    }
+    Ok(())
+}
+
+/// In the init process: makes the tree the root, and covers what the container may not see or change.
+pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources) -> Result<(), StepError> {
+    let root = sources.root.as_fd();
+    pivot::pivot(root, plan.no_pivot)?;
+    masked_paths::make_readonly(root, &plan.readonly_paths)?;
+    masked_paths::mask(root, &plan.masked)?;
+    if let Some(flags) = plan.root_propagation {
+        let flags = mounts::propagation_flags(flags);
+        rustix::mount::mount_change(c"/", flags).step("change the propagation of", "the new root")?;
+    }
+    if plan.readonly {
+        sys::set_mount_attributes(root, c"", false, &READ_ONLY)
+            .step("make read-only", "the root file system")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,456 @@
+//! What the runtime remembers of a container between its calls: `<root>/<id>/state.json`, a copy of the spec, and, between
+//! `create` and `start`, the socket that the init process waits on.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Scope;
+
+/// The name in every state file, by which others see whose it is.
+pub const RUNTIME_NAME: &str = "inspect-runtime";
+const STATE: &str = "state.json";
+const NEW_STATE: &str = ".state.json.new";
+const SPEC: &str = "config.json";
+const START_SOCKET: &str = "start.sock";
+
+/// The content of `state.json`. Fields that a later version adds have defaults, so that it reads files of an earlier one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Always [`RUNTIME_NAME`].
+    pub runtime: String,
+    /// The version of the runtime that wrote the file.
+    pub version: String,
+    /// The spec's version.
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    /// The container's ID.
+    pub id: String,
+    /// The init process in the host's PID namespace; 0 until there is one.
+    #[serde(default)]
+    pub init_process_pid: i32,
+    /// Its start time: field 22 of `/proc/PID/stat`, in clock ticks since boot. Tells it from a later process of that pid.
+    #[serde(default)]
+    pub init_process_start: u64,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The root file system's directory on the host.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// The cgroup's directory; empty until it is made.
+    #[serde(default)]
+    pub cgroup_path: PathBuf,
+    /// The systemd scope around the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_scope: Option<ScopeRecord>,
+    /// The cgroup is systemd's to make.
+    #[serde(default)]
+    pub systemd_cgroup: bool,
+    /// The spec's annotations.
+    #[serde(default)]
+    pub annotations: HashMap<String, String>,
+    /// The uid of who created it.
+    #[serde(default)]
+    pub owner: u32,
+    /// The runtime's process that is creating it; 0 afterwards.
+    #[serde(default)]
+    pub creator_pid: i32,
+    /// That process's start time.
+    #[serde(default)]
+    pub creator_start: u64,
+}
+
+/// [`Scope`] as the state file has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScopeRecord {
+    unit: String,
+    slice: String,
+    #[serde(default)]
+    user_bus: Option<String>,
+}
+
+/// The states of runtime-spec's runtime.md, and runc's `paused`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Status {
+    /// `create` has not returned.
+    Creating,
+    /// The process waits for `start`.
+    Created,
+    /// The process runs.
+    Running,
+    /// It stands, frozen.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+impl Status {
+    /// The word of the spec.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// What goes wrong with a container's state directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// An ID that is no file name of the safe kind. The text is runc's.
+    #[error("invalid container ID format: {id:?}")]
+    Id {
+        /// The ID.
+        id: String,
+    },
+    /// runc's text, which its callers look for.
+    #[error("container with given ID already exists: `{id}`")]
+    Exists {
+        /// The ID.
+        id: String,
+    },
+    /// runc's text, which its callers look for.
+    #[error("container does not exist: `{id}` is not in `{root}`")]
+    Missing {
+        /// The ID.
+        id: String,
+        /// Where it was looked for.
+        root: PathBuf,
+    },
+    /// Another runtime's container.
+    #[error(
+        "cannot use container `{id}`: {owner} made it, as `{directory}` shows; use {owner} with the same root"
+    )]
+    Foreign {
+        /// The ID.
+        id: String,
+        /// The runtime.
+        owner: &'static str,
+        /// Its state directory.
+        directory: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {operation} `{path}`")]
+    File {
+        /// The verb.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A state file that is no JSON of ours.
+    #[error("cannot read `{path}`")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The directory that holds one container's state.
+#[derive(Clone, Debug)]
+pub struct StateDirectory {
+    path: PathBuf,
+    id: String,
+}
+
+impl StateDirectory {
+    /// The place of container `id` below `root`. Touches nothing.
+    ///
+    /// # Errors
+    /// [`StateError::Id`] for an ID that could lead elsewhere.
+    pub fn locate(root: &Path, id: &str) -> Result<Self, StateError> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+        if id.is_empty() || id == "." || id == ".." || id.len() > 255 || !id.bytes().all(is_allowed) {
+            return Err(StateError::Id { id: id.to_owned() });
+        }
+        Ok(StateDirectory { path: root.join(id), id: id.to_owned() })
+    }
+
+    /// Makes the directory: of two who create the same container, one fails here.
+    ///
+    /// # Errors
+    /// [`StateError::Exists`].
+    pub fn create(&self) -> Result<(), StateError> {
+        let make = || DirBuilder::new().mode(0o711).create(&self.path);
+        let result = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let root = self.path.parent().unwrap_or(Path::new("/"));
+                let made = DirBuilder::new().recursive(true).mode(0o711).create(root);
+                made.map_err(|source| file_error("make", root, source))?;
+                make()
+            }
+            result => result,
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(StateError::Exists { id: self.id.clone() })
+            }
+            result => result.map_err(|source| file_error("make", &self.path, source)),
+        }
+    }
+
+    /// Reads the state.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`], or [`StateError::Foreign`] for another runtime's container.
+    pub fn load(&self) -> Result<State, StateError> {
+        let path = self.path.join(STATE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.explain_absence()),
+            Err(source) => return Err(file_error("read", &path, source)),
+        };
+        match serde_json::from_slice::<State>(&text) {
+            Ok(state) if state.runtime == RUNTIME_NAME => Ok(state),
+            Ok(_) => Err(self.foreign("another runtime")),
+            Err(source) => match foreign_owner(&text) {
+                Some(owner) => Err(self.foreign(owner)),
+                None => Err(StateError::Parse { path, source }),
+            },
+        }
+    }
+
+    fn explain_absence(&self) -> StateError {
+        if self.path.join("status").exists() {
+            return self.foreign("crun");
+        }
+        if self.path.join("youki_config.json").exists() {
+            return self.foreign("youki");
+        }
+        let root = self.path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        StateError::Missing { id: self.id.clone(), root }
+    }
+
+    fn foreign(&self, owner: &'static str) -> StateError {
+        StateError::Foreign { id: self.id.clone(), owner, directory: self.path.clone() }
+    }
+
+    /// Writes the state file whole or not at all.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        let (new, path) = (self.path.join(NEW_STATE), self.path.join(STATE));
+        let text =
+            serde_json::to_vec(state).map_err(|source| StateError::Parse { path: path.clone(), source })?;
+        write_private(&new, &text).map_err(|source| file_error("write", &new, source))?;
+        fs::rename(&new, &path).map_err(|source| file_error("replace", &path, source))
+    }
+
+    /// Keeps the spec the container was made from: a bundle that changes later changes nothing.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_spec(&self, text: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(SPEC);
+        write_private(&path, text).map_err(|source| file_error("write", &path, source))
+    }
+
+    /// The spec's copy.
+    #[must_use]
+    pub fn spec_path(&self) -> PathBuf {
+        self.path.join(SPEC)
+    }
+
+    /// The socket the init process waits on between `create` and `start`.
+    #[must_use]
+    pub fn start_socket(&self) -> PathBuf {
+        self.path.join(START_SOCKET)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the directory; that it is gone is no error. The known names go first: a walk costs more.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self) -> Result<(), StateError> {
+        for name in [START_SOCKET, SPEC, STATE] {
+            match fs::remove_file(self.path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(file_error("remove", &self.path.join(name), error));
+                }
+                _ => {}
+            }
+        }
+        let result = match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            result => result,
+        };
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(file_error("remove", &self.path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether anything is there at all.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+}
+
+impl State {
+    /// A state for a container that is being created by the calling process.
+    #[must_use]
+    pub fn new(id: &str, oci_version: &str, bundle: &Path, rootfs: &Path) -> Self {
+        State {
+            runtime: RUNTIME_NAME.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            oci_version: oci_version.to_owned(),
+            id: id.to_owned(),
+            bundle: bundle.to_path_buf(),
+            rootfs: rootfs.to_path_buf(),
+            created: crate::time::now(),
+            owner: rustix::process::geteuid().as_raw(),
+            creator_pid: rustix::process::getpid().as_raw_nonzero().get(),
+            ..State::default()
+        }
+    }
+
+    /// Whether the init process is alive: there, the same one, and no zombie.
+    #[must_use]
+    pub fn is_init_alive(&self) -> bool {
+        self.init_process_pid > 0 && is_alive(self.init_process_pid, self.init_process_start)
+    }
+
+    /// The container's status now. `Paused` is not told from `Running` here: that takes the cgroup.
+    #[must_use]
+    pub fn status(&self, directory: &StateDirectory) -> Status {
+        if self.init_process_pid == 0 {
+            let is_creating = self.creator_pid > 0 && process_start(self.creator_pid).is_some();
+            return if is_creating { Status::Creating } else { Status::Stopped };
+        }
+        match (self.is_init_alive(), directory.start_socket().exists()) {
+            (false, _) => Status::Stopped,
+            (true, true) => Status::Created,
+            (true, false) => Status::Running,
+        }
+    }
+
+    /// The state as runtime-spec's runtime.md has it: what hooks get on their stdin.
+    #[must_use]
+    pub fn to_spec_json(&self, pid: i32, status: &str) -> Vec<u8> {
+        let state = serde_json::json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+            "annotations": self.annotations,
+        });
+        state.to_string().into_bytes()
+    }
+
+    /// The scope, for the cgroup module.
+    #[must_use]
+    pub fn scope(&self) -> Option<Scope> {
+        let record = self.cgroup_scope.clone()?;
+        Some(Scope { unit: record.unit, slice: record.slice, user_bus: record.user_bus, id: self.id.clone() })
+    }
+
+    /// Remembers the scope.
+    pub fn set_scope(&mut self, scope: Option<&Scope>) {
+        self.cgroup_scope = scope.map(|scope| ScopeRecord {
+            unit: scope.unit.clone(),
+            slice: scope.slice.clone(),
+            user_bus: scope.user_bus.clone(),
+        });
+    }
+}
+
+fn is_alive(pid: i32, start: u64) -> bool {
+    process_start(pid) == Some(start)
+}
+
+/// The start time of a process that is there and no zombie: fields 3 and 22 of `/proc/PID/stat`.
+pub(crate) fn process_start(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name may hold anything, parentheses too: the fields start after the last one.
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    let is_dead = matches!(fields.next()?, "Z" | "X");
+    let start = fields.nth(18)?.parse().ok()?;
+    (!is_dead).then_some(start)
+}
+
+fn foreign_owner(text: &[u8]) -> Option<&'static str> {
+    let keys: HashMap<String, serde::de::IgnoredAny> = serde_json::from_slice(text).ok()?;
+    if keys.contains_key("init_process_pid") && !keys.contains_key("runtime") {
+        return Some("runc");
+    }
+    (keys.contains_key("status") && keys.contains_key("pid")).then_some("youki")
+}
+
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text)
+}
+
+fn file_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::File { operation, path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_lead_elsewhere_are_refused() {
+        for id in ["", ".", "..", "a/b", "a b", "ä", "a\0b"] {
+            assert!(StateDirectory::locate(Path::new("/r"), id).is_err(), "{id:?}");
+        }
+        assert!(StateDirectory::locate(Path::new("/r"), "a_1+b-c.d").is_ok());
+    }
+
+    #[test]
+    fn a_state_comes_back_and_other_runtimes_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::locate(root.path(), "c").unwrap();
+        assert!(directory.load().unwrap_err().to_string().contains("container does not exist"));
+        directory.create().unwrap();
+        assert!(matches!(directory.create(), Err(StateError::Exists { .. })));
+        let state = State::new("c", "1.3.0", Path::new("/b"), Path::new("/b/rootfs"));
+        directory.save(&state).unwrap();
+        assert_eq!(directory.load().unwrap().bundle, Path::new("/b"));
+        fs::write(directory.path().join(STATE), r#"{"id":"c","init_process_pid":1,"config":{}}"#).unwrap();
+        assert!(directory.load().unwrap_err().to_string().contains("runc made it"));
+        fs::remove_file(directory.path().join(STATE)).unwrap();
+        fs::write(directory.path().join("status"), "{}").unwrap();
+        assert!(directory.load().unwrap_err().to_string().contains("crun made it"));
+    }
+
+    #[test]
+    fn an_older_state_is_read() {
+        let text = r#"{"runtime":"inspect-runtime","version":"0.0.1","ociVersion":"1.2.0","id":"c","bundle":"/b","rootfs":"/r","created":"T","a_later_field":1}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!((state.init_process_pid, state.id.as_str()), (0, "c"));
+    }
+
+    #[test]
+    fn the_calling_process_has_a_start_and_a_pid_that_is_free_has_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(process_start(own).unwrap() > 0);
+        assert_eq!(process_start(i32::MAX), None);
+    }
+}

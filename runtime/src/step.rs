@@ -1,0 +1,69 @@
+//! One step of setting up a container that failed: which operation, on what, and why.
+
+use std::fmt::Display;
+use std::io;
+
+/// A step that failed. Made on the way out only: steps that succeed allocate nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} `{object}`")]
+pub(crate) struct StepError {
+    operation: &'static str,
+    object: String,
+    #[source]
+    source: io::Error,
+}
+
+impl StepError {
+    /// For an object that fails a check rather than a system call.
+    pub(crate) fn refused(operation: &'static str, object: impl Display, reason: &'static str) -> Self {
+        StepError { operation, object: object.to_string(), source: io::Error::other(reason) }
+    }
+}
+
+/// Names the step that a system call was for.
+pub(crate) trait Step<T> {
+    /// `operation` is a verb, `object` what it was done to.
+    fn step(self, operation: &'static str, object: impl Display) -> Result<T, StepError>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step(self, operation: &'static str, object: impl Display) -> Result<T, StepError> {
+        self.map_err(|error| StepError { operation, object: object.to_string(), source: error.into() })
+    }
+}
+
+/// An error's text with those of its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&describe(cause));
+        next = cause.source();
+    }
+    text
+}
+
+/// Rust adds `(os error 2)` to the kernel's reasons; runc's callers look for the bare text in lower case.
+fn describe(cause: &dyn std::error::Error) -> String {
+    let text = cause.to_string();
+    match (text.rfind(" (os error "), text.chars().next()) {
+        (Some(end), Some(first)) => {
+            let lower = first.to_lowercase().to_string();
+            format!("{lower}{}", &text[first.len_utf8()..end])
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_reads_as_runc_writes_it() {
+        let failed: Result<(), StepError> =
+            Err(io::Error::from_raw_os_error(libc::ENOENT)).step("open", "/a");
+        assert_eq!(chain(&failed.unwrap_err()), "cannot open `/a`: no such file or directory");
+    }
+}

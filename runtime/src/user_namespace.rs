@@ -1,0 +1,104 @@
+//! User namespaces: the maps of ids, written by the parent while the child waits.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use oci_spec::runtime::LinuxIdMapping;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::step::{Step, StepError};
+use crate::sys::{self, CloneRequest, Cloned};
+
+/// The maps of a new user namespace, as `/proc/PID/uid_map` takes them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct IdMaps {
+    pub(crate) uid: String,
+    pub(crate) gid: String,
+}
+
+/// Lines `container-id host-id size`.
+pub(crate) fn format_map(mappings: &[LinuxIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, one| {
+        writeln!(text, "{} {} {}", one.container_id(), one.host_id(), one.size()).ok();
+        text
+    })
+}
+
+impl IdMaps {
+    /// Writes the maps for the user namespace of `process`.
+    ///
+    /// Who may not write them (an ordinary user with more than his own id) has newuidmap(1) and newgidmap(1) do it. The
+    /// gid map of such a user needs `setgroups` denied first, without which he could drop groups that deny him something.
+    pub(crate) fn write(&self, process: Pid, is_privileged: bool) -> Result<(), StepError> {
+        let pid = process.as_raw_nonzero();
+        if !is_privileged && has_one_id(&self.gid) {
+            write(&format!("/proc/{pid}/setgroups"), "deny")?;
+        }
+        for (program, file, map) in [("newuidmap", "uid_map", &self.uid), ("newgidmap", "gid_map", &self.gid)]
+        {
+            if is_privileged || has_one_id(map) {
+                write(&format!("/proc/{pid}/{file}"), map)?;
+            } else {
+                run_helper(program, &pid.to_string(), map)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_one_id(map: &str) -> bool {
+    map.lines().count() == 1 && map.trim_end().ends_with(" 1")
+}
+
+fn write(path: &str, text: &str) -> Result<(), StepError> {
+    fs::write(path, text).step("write", path)
+}
+
+fn run_helper(program: &str, pid: &str, map: &str) -> Result<(), StepError> {
+    let output = std::process::Command::new(program).arg(pid).args(map.split_whitespace()).output();
+    let output = output.step("run", program)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err::<(), _>(io::Error::other(text)).step("map ids with", program)
+}
+
+/// A user namespace with these maps, held by its descriptor alone: for id-mapped mounts.
+pub(crate) fn make_for_idmap(maps: &IdMaps) -> Result<OwnedFd, StepError> {
+    let flags = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+    match sys::clone_process(CloneRequest { flags, cgroup: None }).step("make", "a user namespace")? {
+        // The process lives only to hold the namespace; it is killed below, or with its parent.
+        Cloned::Child => {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
+            loop {
+                rustix::event::pause();
+            }
+        }
+        Cloned::Parent(pid, pidfd) => {
+            let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
+            let made = maps.write(pid, true).and_then(|()| fs::File::open(&path).step("open", &path));
+            sys::send_signal(pidfd.as_fd(), libc::SIGKILL).step("end", "a helper")?;
+            waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).step("await", "a helper")?;
+            made.map(OwnedFd::from)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    #[test]
+    fn maps_are_lines_of_three_numbers() {
+        let mapping = |container: u32, host: u32, size: u32| {
+            LinuxIdMappingBuilder::default().container_id(container).host_id(host).size(size).build().unwrap()
+        };
+        let map = format_map(&[mapping(0, 1000, 1), mapping(1, 100_000, 65536)]);
+        assert_eq!(map, "0 1000 1\n1 100000 65536\n");
+        assert!(!has_one_id(&map) && has_one_id("0 1000 1\n"));
+    }
+}
