@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::generation::Generation;
 use crate::qemu::{DEFAULT_CPUS, DEFAULT_MEMORY};
+use crate::suites::DEFAULT_JOBS;
 
 /// Boots Debian nodes with systemd, containerd, runc and crun in a VM, and runs commands and test suites in them
 #[derive(Debug, Parser)]
@@ -31,6 +32,8 @@ pub(crate) enum Action {
     Down(DownArgs),
     /// Run checks on this machine and test suites in nodes of all generations, and say what came of them
     Test(TestArgs),
+    /// Boot a node, start containers as a user would, and show them with `inspect`
+    Demo(DemoArgs),
     /// List the nodes that are up, and what dead ones left
     List,
     /// A machine's supervisor; started by the others
@@ -55,6 +58,9 @@ pub(crate) struct UpArgs {
     /// The Debian release
     #[arg(value_enum, default_value_t = Generation::Trixie)]
     pub(crate) generation: Generation,
+    /// Install Docker, Podman and systemd-nspawn too
+    #[arg(long)]
+    pub(crate) engines: bool,
     /// A name for the node [default: the release]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -110,7 +116,24 @@ pub(crate) struct TestArgs {
     /// Seconds a suite may take on a node
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub(crate) bound: u64,
+    /// How many nodes run suites at the same time
+    #[arg(long, default_value_t = DEFAULT_JOBS, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) jobs: u8,
     /// What the nodes are made of.
+    #[command(flatten)]
+    pub(crate) hardware: HardwareArgs,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The Debian release
+    #[arg(value_enum, default_value_t = Generation::Trixie)]
+    pub(crate) generation: Generation,
+    /// Leave the node up
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// What the node is made of.
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
 }

@@ -18,6 +18,16 @@ pub(crate) enum Generation {
     Forky,
 }
 
+/// A node's software: its release, and whether other container engines live on it beside containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Recipe {
+    /// The Debian release.
+    pub(crate) generation: Generation,
+    /// Whether Docker, Podman and systemd-nspawn are installed too: three times the packages.
+    #[serde(default)]
+    pub(crate) engines: bool,
+}
+
 /// Raised when the way an image is made changes in a manner that the recipe's other parts do not show.
 const IMAGE_FORMAT: u32 = 1;
 
@@ -45,6 +55,10 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "zstd",
 ];
+
+/// What a node with other engines holds beyond that.
+const ENGINE_PACKAGES: &[&str] =
+    &["conmon", "docker.io", "iptables", "podman", "slirp4netns", "systemd-container", "uidmap", "umoci"];
 
 /// The files laid over Debian's own: path, mode, content. They go in before the packages, so that the initramfs that
 /// the kernel package makes is already the lab's small one.
@@ -85,16 +99,26 @@ impl Generation {
             Self::Forky => "forky",
         }
     }
+}
+
+impl Recipe {
+    /// `trixie`, `trixie-engines`.
+    pub(crate) fn name(self) -> String {
+        let suffix = if self.engines { "-engines" } else { "" };
+        format!("{}{suffix}", self.generation)
+    }
 
     /// The packages of its image.
     pub(crate) fn packages(self) -> Vec<&'static str> {
-        PACKAGES.to_vec()
+        let engines = if self.engines { ENGINE_PACKAGES } else { &[] };
+        PACKAGES.iter().chain(engines).copied().collect()
     }
 
-    /// Names the image this recipe makes: another recipe, another name. `public_key` is let in by its sshd.
-    pub(crate) fn recipe_hash(self, public_key: &str) -> String {
+    /// Tells images of different recipes apart. `public_key` is let in by the image's sshd.
+    pub(crate) fn hash(self, public_key: &str) -> String {
         let recipe = format!(
-            "{IMAGE_FORMAT} {self} {:?} {OVERLAY:?} {ENABLED_UNITS:?} {MASKED_UNITS:?} {public_key}",
+            "{IMAGE_FORMAT} {} {:?} {OVERLAY:?} {ENABLED_UNITS:?} {MASKED_UNITS:?} {public_key}",
+            self.generation,
             self.packages()
         );
         let digest = Sha256::digest(recipe.as_bytes());
@@ -113,11 +137,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recipes_differ_by_generation_and_key() {
-        let hashes = Generation::ALL.map(|generation| generation.recipe_hash("key"));
+    fn recipes_differ_by_generation_engines_and_key() {
+        let plain = |generation| Recipe { generation, engines: false };
+        let hashes = Generation::ALL.map(|generation| plain(generation).hash("key"));
         assert_ne!(hashes[0], hashes[1]);
         assert_ne!(hashes[1], hashes[2]);
-        assert_ne!(Generation::Trixie.recipe_hash("a"), Generation::Trixie.recipe_hash("b"));
         assert_eq!(hashes[0].len(), 12);
+        let trixie = plain(Generation::Trixie);
+        assert_ne!(trixie.hash("a"), trixie.hash("b"));
+        assert_ne!(trixie.hash("a"), Recipe { engines: true, ..trixie }.hash("a"));
     }
 }

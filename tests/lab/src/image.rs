@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::child;
 use crate::error::LabError;
-use crate::generation::{ENABLED_UNITS, Generation, MASKED_UNITS, OVERLAY};
+use crate::generation::{ENABLED_UNITS, MASKED_UNITS, OVERLAY, Recipe};
 use crate::progress::{Progress, Step};
 use crate::store::{self, Store};
 
@@ -56,10 +56,10 @@ impl Image {
     }
 }
 
-/// The image of `generation`: from the cache, or made now.
-pub(crate) fn obtain(store: &Store, generation: Generation, progress: &Progress) -> Result<Image, LabError> {
+/// The image of `recipe`: from the cache, or made now.
+pub(crate) fn obtain(store: &Store, recipe: Recipe, progress: &Progress) -> Result<Image, LabError> {
     let public_key = obtain_ssh_key(store, progress)?;
-    let name = format!("{generation}-{}", generation.recipe_hash(&public_key));
+    let name = format!("{}-{}", recipe.name(), recipe.hash(&public_key));
     let image = Image { directory: store.images().join(&name) };
     if image.directory.exists() {
         return Ok(image);
@@ -71,8 +71,8 @@ pub(crate) fn obtain(store: &Store, generation: Generation, progress: &Progress)
     let workplace = store.images().join(format!(".building-{name}"));
     store::remove_directory(&workplace)?;
     store::make_private_directory(&workplace)?;
-    let step = progress.begin(format!("image of {generation}"));
-    let made = build(&workplace, generation, &public_key, &step);
+    let step = progress.begin(format!("image of {}", recipe.name()));
+    let made = build(&workplace, recipe, &public_key, &step);
     if made.is_ok() {
         let out = workplace.join("out");
         fs::rename(&out, &image.directory).map_err(LabError::file("move into place", &out))?;
@@ -84,27 +84,27 @@ pub(crate) fn obtain(store: &Store, generation: Generation, progress: &Progress)
 }
 
 /// Makes all files of the image in `workplace/out`.
-fn build(workplace: &Path, generation: Generation, public_key: &str, step: &Step) -> Result<(), LabError> {
+fn build(workplace: &Path, recipe: Recipe, public_key: &str, step: &Step) -> Result<(), LabError> {
     let initramfs = workplace.join("initramfs.tar");
     let overlay = workplace.join("overlay.tar");
     write_overlay(&initramfs, "etc/initramfs-tools", &[])?;
-    write_overlay(&overlay, "", &extra_files(generation, public_key))?;
+    write_overlay(&overlay, "", &extra_files(recipe, public_key))?;
     step.update("mmdebstrap (downloads packages)");
-    run_mmdebstrap(workplace, generation, &initramfs)?;
+    run_mmdebstrap(workplace, recipe, &initramfs)?;
     step.update("mke2fs");
     lay_on_ext4(workplace)
 }
 
-fn run_mmdebstrap(workplace: &Path, generation: Generation, initramfs: &Path) -> Result<(), LabError> {
+fn run_mmdebstrap(workplace: &Path, recipe: Recipe, initramfs: &Path) -> Result<(), LabError> {
     let mut command = child::bound_to_us("mmdebstrap");
     command.env("TMPDIR", workplace).args(["--variant=minbase", "--format=tar"]);
-    command.arg(format!("--include={}", generation.packages().join(",")));
+    command.arg(format!("--include={}", recipe.packages().join(",")));
     // A mirror's Release file of the testing release may be past its date; its signature is checked all the same.
     command.args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\""]);
     command.args(LEFT_OUT.iter().map(|pattern| format!("--dpkgopt=path-exclude={pattern}")));
     command.arg(format!("--essential-hook=tar-in '{}' /", initramfs.display()));
-    command.args([generation.name(), "root.tar"]).current_dir(workplace);
-    let purpose = format!("install Debian {generation}");
+    command.args([recipe.generation.name(), "root.tar"]).current_dir(workplace);
+    let purpose = format!("install Debian {}", recipe.name());
     child::run(&mut command, &purpose, &workplace.join("mmdebstrap.log"), MMDEBSTRAP_BOUND)
 }
 
@@ -129,15 +129,20 @@ fn lay_on_ext4(workplace: &Path) -> Result<(), LabError> {
     child::run(&mut command, "fill the file system", &workplace.join("mke2fs.log"), DISK_BOUND)
 }
 
-/// Files of the overlay that depend on the generation or the cache: path, mode, content.
-fn extra_files(generation: Generation, public_key: &str) -> Vec<(String, u32, String)> {
-    vec![
+/// Files of the overlay that depend on the recipe or the cache: path, mode, content.
+fn extra_files(recipe: Recipe, public_key: &str) -> Vec<(String, u32, String)> {
+    let generation = recipe.generation;
+    let mut files = vec![
         ("root/.ssh/authorized_keys".into(), 0o600, format!("{public_key}\n")),
         // A fixed id: an absent one makes systemd treat every boot as the first, with presets applied anew.
         ("etc/machine-id".into(), 0o444, "1a2b3c4d5e6f40718293a4b5c6d7e8f9\n".into()),
         ("etc/environment".into(), 0o644, format!("INSPECT_LAB_GENERATION={generation}\n")),
-        ("var/lib/systemd/random-seed".into(), 0o600, public_key.into()),
-    ]
+    ];
+    if recipe.engines {
+        let after_docker = "[Unit]\nAfter=docker.service\n".into();
+        files.push(("etc/systemd/system/lab-ready.service.d/engines.conf".into(), 0o644, after_docker));
+    }
+    files
 }
 
 /// Writes the overlay's files whose path starts with `prefix`, and for the whole overlay also `extra` and the units.

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::child;
 use crate::error::LabError;
-use crate::generation::Generation;
+use crate::generation::Recipe;
 use crate::image::Image;
 use crate::interrupt;
 use crate::progress::Step;
@@ -42,8 +42,8 @@ const END_BOUND: Duration = Duration::from_secs(20);
 pub(crate) struct Machine {
     /// Its name, unique per cache.
     pub(crate) name: String,
-    /// Its Debian release.
-    pub(crate) generation: Generation,
+    /// Its software.
+    pub(crate) recipe: Recipe,
     /// What it is made of.
     pub(crate) hardware: Hardware,
     /// Its image's directory.
@@ -87,8 +87,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) store: &'a Store,
     /// A name no running machine has.
     pub(crate) name: &'a str,
-    /// Its Debian release.
-    pub(crate) generation: Generation,
+    /// Its software.
+    pub(crate) recipe: Recipe,
     /// Its image.
     pub(crate) image: &'a Image,
     /// What it is made of.
@@ -124,7 +124,7 @@ fn start(plan: &Plan<'_>, snapshot: Option<&Snapshot>, step: &Step) -> Result<Ow
     let state = await_qemu(&mut supervisor, plan.name)?;
     let machine = Machine {
         name: plan.name.into(),
-        generation: plan.generation,
+        recipe: plan.recipe,
         hardware: plan.hardware.clone(),
         image: plan.image.clone(),
         directory,
@@ -267,7 +267,7 @@ fn read_machine(name: String, directory: PathBuf) -> Result<Option<Machine>, Lab
     let state: Option<State> = store::read_json(&directory.join(STATE))?;
     Ok(request.zip(state).map(|(request, state)| Machine {
         name,
-        generation: request.generation,
+        recipe: request.recipe,
         hardware: request.hardware,
         image: Image { directory: request.image },
         directory,
@@ -307,7 +307,7 @@ fn start_supervisor(
     qemu::create_overlay(&base, format, &directory.join(DISK))?;
     let request = Request {
         name: plan.name.into(),
-        generation: plan.generation,
+        recipe: plan.recipe,
         image: plan.image.directory.clone(),
         hardware: plan.hardware.clone(),
         memory: snapshot.map(Snapshot::memory),

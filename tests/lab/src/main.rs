@@ -5,6 +5,7 @@ mod binaries;
 mod checks;
 mod child;
 mod cli;
+mod demo;
 mod error;
 mod generation;
 mod host;
@@ -60,6 +61,7 @@ fn act(cli: &Cli, progress: &Progress) -> Result<(), LabError> {
         Action::Shell(arguments) => node::shell(&store, arguments),
         Action::Down(arguments) => node::down(&store, arguments, progress),
         Action::Test(arguments) => suites::test(&store, arguments, progress),
+        Action::Demo(arguments) => demo::demo(&store, arguments, progress),
         Action::List => node::list(&store, progress),
         Action::Supervise { .. } => Ok(()),
     }

@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus};
 use crate::binaries;
 use crate::cli::{DownArgs, HardwareArgs, NameArgs, RunArgs, UpArgs};
 use crate::error::LabError;
-use crate::generation::Generation;
+use crate::generation::Recipe;
 use crate::machine::{self, Owned, Plan};
 use crate::progress::Progress;
 use crate::qemu::Hardware;
@@ -17,16 +17,16 @@ use crate::{accelerator, host, image, snapshot, sync};
 /// Boots a node that ends with this lab.
 pub(crate) fn boot(
     store: &Store,
-    generation: Generation,
+    recipe: Recipe,
     name: &str,
     arguments: &HardwareArgs,
     progress: &Progress,
 ) -> Result<Owned, LabError> {
     host::prepare(store, progress)?;
-    let image = image::obtain(store, generation, progress)?;
+    let image = image::obtain(store, recipe, progress)?;
     let accelerator = accelerator::choose(store, &image, progress)?;
     let hardware = Hardware { accelerator, cpus: arguments.cpus, memory: arguments.memory };
-    let plan = Plan { store, name, generation, image: &image, hardware };
+    let plan = Plan { store, name, recipe, image: &image, hardware };
     let owned =
         if arguments.cold { boot_anew(&plan, progress)? } else { boot_from_snapshot(&plan, progress)? };
     Connection::to(store, &owned.machine).open_shared()?;
@@ -34,7 +34,7 @@ pub(crate) fn boot(
 }
 
 fn boot_anew(plan: &Plan<'_>, progress: &Progress) -> Result<Owned, LabError> {
-    let step = progress.begin(format!("boot of {} ({})", plan.name, plan.generation));
+    let step = progress.begin(format!("boot of {} ({})", plan.name, plan.recipe.name()));
     let owned = machine::boot(plan, &step)?;
     step.done("");
     Ok(owned)
@@ -43,7 +43,7 @@ fn boot_anew(plan: &Plan<'_>, progress: &Progress) -> Result<Owned, LabError> {
 /// Restores the kept node, which is made at first use. One that does not come back is thrown away, and the node boots.
 fn boot_from_snapshot(plan: &Plan<'_>, progress: &Progress) -> Result<Owned, LabError> {
     let snapshot = snapshot::obtain(plan, progress)?;
-    let step = progress.begin(format!("restore of {} ({})", plan.name, plan.generation));
+    let step = progress.begin(format!("restore of {} ({})", plan.name, plan.recipe.name()));
     match machine::restore(plan, &snapshot, &step) {
         Ok(owned) => {
             step.done("");
@@ -59,10 +59,11 @@ fn boot_from_snapshot(plan: &Plan<'_>, progress: &Progress) -> Result<Owned, Lab
 }
 
 pub(crate) fn up(store: &Store, arguments: &UpArgs, progress: &Progress) -> Result<(), LabError> {
-    let generation = arguments.generation;
-    let name = arguments.name.as_deref().unwrap_or(generation.name());
+    let recipe = Recipe { generation: arguments.generation, engines: arguments.engines };
+    let default_name = recipe.name();
+    let name = arguments.name.as_deref().unwrap_or(&default_name);
     let programs = binaries::build_programs(progress)?;
-    let owned = boot(store, generation, name, &arguments.hardware, progress)?;
+    let owned = boot(store, recipe, name, &arguments.hardware, progress)?;
     sync::programs(store, &owned.machine, &programs, progress)?;
     let machine = owned.hand_over()?;
     progress.line(&format!("lab: {name} is up; try: cargo lab shell --name {name}"));
@@ -114,7 +115,7 @@ pub(crate) fn list(store: &Store, progress: &Progress) -> Result<(), LabError> {
         progress.result(&format!(
             "{}\t{}\tup\t{} cpus, {} MiB, {:?}\t127.0.0.1:{}\tqemu {}",
             machine.name,
-            machine.generation,
+            machine.recipe.name(),
             machine.hardware.cpus,
             machine.hardware.memory,
             machine.hardware.accelerator,

@@ -58,13 +58,13 @@ pub(crate) fn obtain(plan: &Plan<'_>, progress: &Progress) -> Result<Snapshot, L
     if snapshot.exists() {
         return Ok(snapshot);
     }
-    let name = format!("boot-{}-{}", plan.generation, std::process::id());
+    let name = format!("boot-{}-{}", plan.recipe.name(), std::process::id());
     let key = snapshot.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let _lock = plan.store.lock(&format!("{}-{key}", plan.generation), progress)?;
+    let _lock = plan.store.lock(&format!("{}-{key}", plan.recipe.name()), progress)?;
     if snapshot.exists() {
         return Ok(snapshot);
     }
-    let step = progress.begin(format!("first boot of {}, kept for the next ones", plan.generation));
+    let step = progress.begin(format!("first boot of {}, kept for the next ones", plan.recipe.name()));
     let first = Plan { name: &name, hardware: plan.hardware.clone(), ..*plan };
     let owned = machine::boot(&first, &step)?;
     step.update("keeping it");

@@ -49,7 +49,7 @@ impl Connection {
         if shares {
             option(format!("ControlPath=\"{}\"", socket.display()));
         }
-        let environment = format!("export INSPECT_LAB_GENERATION={}; ", machine.generation);
+        let environment = format!("export INSPECT_LAB_GENERATION={}; ", machine.recipe.generation);
         Self { options, environment, directory, shares }
     }
 

@@ -1,8 +1,11 @@
 //! `cargo lab test`: the checks on the machine that builds, then every suite on a node of every generation.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::binaries::{self, Executable};
@@ -10,7 +13,7 @@ use crate::checks;
 use crate::child;
 use crate::cli::TestArgs;
 use crate::error::LabError;
-use crate::generation::Generation;
+use crate::generation::{Generation, Recipe};
 use crate::libtest;
 use crate::machine::Owned;
 use crate::node;
@@ -31,6 +34,12 @@ struct Plan {
 
 /// The committed list of skips.
 const SKIPS: &str = include_str!("../skips.txt");
+
+/// Suites whose nodes have other container engines too.
+const ENGINES_PREFIX: &str = "vm_engines";
+
+/// Nodes at the same time, by default.
+pub(crate) const DEFAULT_JOBS: u8 = 1;
 
 /// How often the log of a running suite is looked at for progress.
 const LOOK: Duration = Duration::from_millis(500);
@@ -82,6 +91,25 @@ fn plan(arguments: &TestArgs) -> Result<Plan, LabError> {
     Ok(plan)
 }
 
+/// A suite to run on a node of its own.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    suite: &'a Executable,
+    recipe: Recipe,
+}
+
+/// What all workers share.
+struct Yard<'a> {
+    store: &'a Store,
+    plan: &'a Plan,
+    arguments: &'a TestArgs,
+    programs: &'a [Executable],
+    progress: &'a Progress,
+    jobs: Mutex<VecDeque<Job<'a>>>,
+    outcomes: Mutex<Vec<Outcome>>,
+}
+
+/// Every suite gets a node of its own, so that no suite depends on what another one left behind.
 fn run_in_machines(
     store: &Store,
     plan: &Plan,
@@ -91,25 +119,56 @@ fn run_in_machines(
 ) -> Result<(), LabError> {
     let programs = binaries::build_programs(progress)?;
     let suites = binaries::build_suites(&plan.suites, progress)?;
-    for generation in &plan.generations {
-        let name = format!("test-{generation}-{}", std::process::id());
-        let mut machine: Option<Owned> = None;
-        for suite in &suites {
-            // A suite may have taken the node down with it; the next one gets a new node.
-            let owned = match machine.take().filter(Owned::is_up) {
-                Some(owned) => owned,
-                None => {
-                    let owned = node::boot(store, *generation, &name, &arguments.hardware, progress)?;
-                    sync::programs(store, &owned.machine, &programs, progress)?;
-                    sync::suites(store, &owned.machine, &suites, progress)?;
-                    owned
-                }
-            };
-            outcomes.push(run_suite(store, plan, &owned, suite, progress)?);
-            machine = Some(owned);
+    let of = |generation: &Generation| {
+        let recipe = |suite: &Executable| Recipe {
+            generation: *generation,
+            engines: suite.name.starts_with(ENGINES_PREFIX),
+        };
+        suites.iter().map(|suite| Job { suite, recipe: recipe(suite) }).collect::<Vec<_>>()
+    };
+    let jobs = Mutex::new(plan.generations.iter().flat_map(of).collect());
+    let yard =
+        Yard { store, plan, arguments, programs: &programs, progress, jobs, outcomes: Mutex::default() };
+    let shared = &yard;
+    let ended: Vec<Result<(), LabError>> = thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..arguments.jobs).map(|worker| scope.spawn(move || work(shared, worker))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or(Err(LabError::Interrupted))).collect()
+    });
+    outcomes.extend(yard.outcomes.into_inner().unwrap_or_default());
+    let order = |outcome: &Outcome| plan.generations.iter().position(|g| g.name() == outcome.place);
+    outcomes.sort_by(|a, b| (order(a), &a.suite).cmp(&(order(b), &b.suite)));
+    ended.into_iter().collect()
+}
+
+/// Takes one job after another until there are none, or one could not be done for a reason that concerns them all.
+fn work(yard: &Yard<'_>, worker: u8) -> Result<(), LabError> {
+    while let Some(job) = yard.jobs.lock().ok().and_then(|mut jobs| jobs.pop_front()) {
+        let begun = Instant::now();
+        let outcome = match run_job(yard, job, worker) {
+            Ok(outcome) => outcome,
+            Err(error @ (LabError::NoBoot { .. } | LabError::Failed { .. } | LabError::TimedOut { .. })) => {
+                yard.progress.report(&error);
+                let (suite, place) = (job.suite.name.clone(), job.recipe.generation.to_string());
+                let seconds = begun.elapsed().as_secs();
+                Outcome { suite, place, passed: 0, failed: 1, skipped: Vec::new(), seconds }
+            }
+            Err(error) => return Err(error),
+        };
+        if let Ok(mut outcomes) = yard.outcomes.lock() {
+            outcomes.push(outcome);
         }
     }
     Ok(())
+}
+
+fn run_job(yard: &Yard<'_>, job: Job<'_>, worker: u8) -> Result<Outcome, LabError> {
+    let Yard { store, plan, arguments, programs, progress, .. } = yard;
+    let name = format!("test-{}-{}-{worker}", job.recipe.generation, std::process::id());
+    let owned = node::boot(store, job.recipe, &name, &arguments.hardware, progress)?;
+    sync::programs(store, &owned.machine, programs, progress)?;
+    sync::suites(store, &owned.machine, std::slice::from_ref(job.suite), progress)?;
+    run_suite(store, plan, &owned, job.suite, progress)
 }
 
 /// Runs one suite in a node, within the bound; shows everything when it fails.
@@ -120,7 +179,7 @@ fn run_suite(
     suite: &Executable,
     progress: &Progress,
 ) -> Result<Outcome, LabError> {
-    let generation = owned.machine.generation;
+    let generation = owned.machine.recipe.generation;
     let step = progress.begin(format!("suite {} on {generation}", suite.name));
     let begun = Instant::now();
     let log = plan.logs.join(format!("{generation}-{}.log", suite.name));

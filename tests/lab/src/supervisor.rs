@@ -15,7 +15,7 @@ use nix::unistd;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
-use crate::generation::Generation;
+use crate::generation::Recipe;
 use crate::image::Image;
 use crate::qemu::{self, Files, Hardware};
 use crate::qmp::Qmp;
@@ -25,7 +25,8 @@ use crate::store;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) name: String,
-    pub(crate) generation: Generation,
+    #[serde(flatten)]
+    pub(crate) recipe: Recipe,
     pub(crate) image: PathBuf,
     pub(crate) hardware: Hardware,
     /// The kept memory to start from.
