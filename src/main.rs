@@ -15,6 +15,9 @@ use clap::Parser as _;
 use crate::output::Output;
 
 fn main() -> ExitCode {
+    if let Some(status) = swap::run_as_stand_in() {
+        return status;
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(refusal) => return output::print_usage(&refusal),

@@ -123,6 +123,11 @@ pub(crate) fn print_usage(refusal: &clap::Error) -> ExitCode {
     }
 }
 
+/// Writes a line to standard error where there is no `Output`: the stand-in for runc.
+pub(crate) fn note_without_terminal(line: &str) {
+    write_stderr(&format!("{line}\n"));
+}
+
 /// Standard error is the last resort: a failure to write there can be told to nobody.
 fn write_stderr(text: &str) {
     match io::stderr().lock().write_all(text.as_bytes()) {

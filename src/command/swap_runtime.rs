@@ -11,7 +11,7 @@ use crate::output::{Output, Status};
 use crate::render::json::render_json;
 use crate::render::style::Style;
 use crate::render::swap::{render_status, render_swap, render_undo};
-use crate::swap::{self, CgroupDriver, Progress, SwapError, SwapRequest, Verdict};
+use crate::swap::{self, CgroupDriver, Progress, Scope, SwapError, SwapRequest, Verdict};
 
 /// Swap the OCI runtime that containerd runs, prove the swap, or put everything back
 #[derive(Debug, Args)]
@@ -29,6 +29,9 @@ pub(crate) struct SwapRuntimeArgs {
     /// `builtin`, `runc`, `crun`, `youki`, a path, or the name of a configured handler
     #[arg(value_name = "RUNTIME", required_unless_present_any = ["undo", "status"], conflicts_with_all = ["undo", "status"])]
     runtime: Option<String>,
+    /// Whose containers follow
+    #[arg(long, value_enum, default_value_t = Scope::Cri, value_name = "SCOPE")]
+    scope: Scope,
     /// Name of the handler in containerd's config [default: the runtime's name]
     #[arg(long, value_name = "HANDLER")]
     name: Option<String>,
@@ -106,7 +109,7 @@ pub(crate) fn run(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> R
         return show_status(args, output);
     }
     if let Some(which) = args.undo {
-        return runtime.block_on(undo(args, which, output));
+        return runtime.block_on(undo(args, host, which, output));
     }
     runtime.block_on(swap(args, host, output))
 }
@@ -114,6 +117,7 @@ pub(crate) fn run(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> R
 async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {
     let request = SwapRequest {
         runtime: args.runtime.clone().unwrap_or_default(),
+        scope: args.scope,
         handler: args.name.clone(),
         make_default: args.default || !args.no_default,
         cgroup_driver: args.systemd_cgroup,
@@ -136,11 +140,16 @@ async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Resul
     Ok(if refused { Status::Negative } else { Status::Success })
 }
 
-async fn undo(args: &SwapRuntimeArgs, which: Undo, output: &mut Output) -> Result<Status, CommandError> {
+async fn undo(
+    args: &SwapRuntimeArgs,
+    host: &Host,
+    which: Undo,
+    output: &mut Output,
+) -> Result<Status, CommandError> {
     let limit = Duration::from_secs(args.timeout);
     let last_only = which == Undo::Last;
     let mut progress = Progress::new(output);
-    let report = swap::undo(last_only, args.yes, !args.no_restart, limit, &mut progress);
+    let report = swap::undo(host, last_only, args.yes, !args.no_restart, limit, &mut progress);
     let report = report.await.map_err(failed)?;
     let text = match args.format {
         Format::Text => render_undo(&report, Style::new(output.color())),

@@ -42,6 +42,9 @@ pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
             census.survived, census.before
         ));
     }
+    if let Some(path) = &report.stand_in {
+        text.push_str(&format!("{path} stands in for runc: `ctr run` and nerdctl follow\n"));
+    }
     if let Some(canary) = &report.canary {
         let family = canary.family.map_or("an unknown runtime", |family| family.as_str());
         text.push_str(&format!("the canary was made by {family}\n"));
@@ -74,6 +77,14 @@ pub(crate) fn render_status(report: &StatusReport, style: Style) -> String {
     let mut text = String::new();
     if report.busy {
         text.push_str(&format!("{}\n", style.warning("another inspect is at work")));
+    }
+    if let Some(stand_in) = &report.stand_in {
+        text.push_str(&format!(
+            "{} stands in for runc ({}): new containers are made by {}\n",
+            stand_in.path.display(),
+            stand_in.original.display(),
+            stand_in.create.display()
+        ));
     }
     if report.swaps.is_empty() {
         text.push_str("no swap is in force\n");

@@ -44,6 +44,8 @@ pub(crate) enum SwapError {
     DropInReplaces { version: String },
     #[error("cannot find a runtime `{name}`: no such file in PATH ({search}) and no such handler ({})", list(.handlers))]
     UnknownRuntime { name: String, search: String, handlers: Vec<String> },
+    #[error("cannot put a stand-in for runc at `{}`: there is a file that is not ours", path.display())]
+    NotOurStandIn { path: PathBuf },
     #[error("cannot install `{}`", path.display())]
     Install { path: PathBuf, source: io::Error },
     #[error("cannot find `inspect-runtime` beside `{}`", inspect.display())]

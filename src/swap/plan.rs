@@ -18,6 +18,7 @@ use super::error::SwapError;
 #[derive(Debug, Clone)]
 pub(crate) struct SwapRequest {
     pub(crate) runtime: String,
+    pub(crate) scope: Scope,
     pub(crate) handler: Option<String>,
     pub(crate) make_default: bool,
     pub(crate) cgroup_driver: CgroupDriver,
@@ -29,6 +30,17 @@ pub(crate) struct SwapRequest {
     pub(crate) verify: bool,
     pub(crate) yes: bool,
     pub(crate) timeout: Duration,
+}
+
+/// `--scope`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scope {
+    /// What the kubelet and crictl make
+    Cri,
+    /// Also what asks for no runtime: `ctr run`, nerdctl
+    Node,
+    /// What Docker makes: its daemon.json
+    Docker,
 }
 
 /// `--systemd-cgroup`.
@@ -56,6 +68,7 @@ pub(crate) struct Plan {
     pub(crate) daemon: Daemon,
     pub(crate) chosen: Chosen,
     pub(crate) make_default: bool,
+    pub(crate) scope: Scope,
     pub(crate) before: Effective,
     pub(crate) loaded: LoadedConfig,
     pub(crate) files: Vec<PlannedFile>,
@@ -112,7 +125,9 @@ pub(crate) async fn plan(host: &Host, daemon: Daemon, request: &SwapRequest) -> 
         make_default: request.make_default,
         systemd_cgroup: driver(host, request.cgroup_driver),
     };
-    let files = if request.drop_in {
+    let files = if before.cri_is_disabled() && request.scope == Scope::Node {
+        Vec::new()
+    } else if request.drop_in {
         if !daemon.version.merges_deeply() {
             return Err(SwapError::DropInReplaces { version: daemon.version.to_string() });
         }
@@ -121,7 +136,15 @@ pub(crate) async fn plan(host: &Host, daemon: Daemon, request: &SwapRequest) -> 
         plan_in_place(&loaded, &before, &edit)?
     };
     let files = files.into_iter().filter(|file| !file.edit.is_empty()).collect();
-    Ok(Plan { daemon, chosen, make_default: request.make_default, before, loaded, files })
+    Ok(Plan {
+        daemon,
+        chosen,
+        make_default: request.make_default,
+        scope: request.scope,
+        before,
+        loaded,
+        files,
+    })
 }
 
 fn refuse_generated(loaded: &LoadedConfig) -> Result<(), SwapError> {

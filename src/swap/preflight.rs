@@ -15,7 +15,8 @@ use inspect_probes::escape::escape;
 use serde::Serialize;
 
 use super::error::SwapError;
-use super::plan::{Plan, kubelet_driver};
+use super::plan::{Plan, Scope, kubelet_driver};
+use super::stand_in::stand_in_path;
 
 /// How long a program that is asked for its version may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -150,6 +151,9 @@ fn check_config(plan: &Plan, checks: &mut Vec<Check>) {
     }) {
         checks.push(warning(format!("containerd {} does not read `{section}`", plan.daemon.version)));
     }
+    if plan.before.cri_is_disabled() {
+        return;
+    }
     match dump_candidate(plan) {
         Err(text) => checks.push(failure(text)),
         Ok((effective, warnings)) => {
@@ -224,14 +228,23 @@ pub(crate) fn in_force(plan: &Plan, effective: &Effective) -> Result<(), String>
 }
 
 fn check_cri(plan: &Plan, checks: &mut Vec<Check>) {
+    let node = plan.scope == Scope::Node;
     if plan.before.cri_is_disabled() {
-        checks.push(failure(
-            "`disabled_plugins` turns CRI off: nothing would read these settings (`--scope node` is for ctr and nerdctl)",
+        let text = "`disabled_plugins` turns CRI off: nothing would read these settings";
+        checks.push(if node {
+            warning(text)
+        } else {
+            failure(format!("{text} (`--scope node` is for ctr and nerdctl)"))
+        });
+    }
+    if node {
+        let path = stand_in_path(&plan.before, &plan.loaded.files);
+        checks.push(good(format!("{} will stand in for runc: ctr and nerdctl follow", path.display())));
+    } else {
+        checks.push(good(
+            "ctr, nerdctl and Docker do not read these settings: only the kubelet and crictl (CRI) follow",
         ));
     }
-    checks.push(good(
-        "ctr, nerdctl and Docker do not read these settings: only the kubelet and crictl (CRI) follow",
-    ));
 }
 
 fn check_cgroup_driver(host: &Host, plan: &Plan, checks: &mut Vec<Check>) {

@@ -8,12 +8,15 @@ use super::apply::{read_file, sha256};
 use super::error::SwapError;
 use super::journal::{Entry, FOLDER, Journal, Stage};
 use super::lock::SwapLock;
+use super::stand_in::{StandInStatus, read_stand_in};
 
 /// The swaps of this node.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusReport {
     /// Another inspect is at work.
     pub(crate) busy: bool,
+    /// What stands in for runc (`--scope node`).
+    pub(crate) stand_in: Option<StandInStatus>,
     /// In force or interrupted, oldest first.
     pub(crate) swaps: Vec<SwapStatus>,
 }
@@ -56,7 +59,7 @@ pub(crate) enum FileState {
 pub(crate) fn read_status() -> Result<StatusReport, SwapError> {
     let journal = Journal::load(Path::new(FOLDER))?;
     let swaps = journal.in_force().into_iter().map(status_of).collect::<Result<_, _>>()?;
-    Ok(StatusReport { busy: SwapLock::is_taken(), swaps })
+    Ok(StatusReport { busy: SwapLock::is_taken(), stand_in: read_stand_in()?, swaps })
 }
 
 fn status_of(entry: &Entry) -> Result<SwapStatus, SwapError> {

@@ -17,11 +17,12 @@ use super::daemon::find_daemon;
 use super::error::SwapError;
 use super::journal::{Entry, FOLDER, FileRecord, Journal, Stage, now};
 use super::lock::SwapLock;
-use super::plan::{Plan, SwapRequest, count_pod_tasks, plan};
+use super::plan::{Plan, Scope, SwapRequest, count_pod_tasks, plan};
 use super::preflight::{self, Check, Verdict};
 use super::progress::{Progress, Step};
 use super::prove::prove;
 use super::restart::{self, compare_plugins, cri_plugins, journal_lines};
+use super::stand_in;
 use crate::render::diff::render_unified;
 use crate::verify::CanaryReport;
 
@@ -56,6 +57,9 @@ pub(crate) struct SwapReport {
     pub(crate) steps: Vec<Step>,
     pub(crate) census: Option<CensusReport>,
     pub(crate) canary: Option<CanaryReport>,
+    /// Where the stand-in for runc is (`--scope node`).
+    pub(crate) stand_in: Option<String>,
+    pub(crate) stand_in_canary: Option<CanaryReport>,
 }
 
 /// The change of one file.
@@ -98,9 +102,42 @@ pub(crate) async fn swap(
     }
     preflight::require(&report.checks)?;
     announce(&plan, &report, request, progress).await?;
-    execute(host, request, &plan, &systemd, &mut journal, progress, &mut report).await?;
+    let stand_in = follow_by_name(host, request, &plan, progress, &mut report).await?;
+    let done = execute(host, request, &plan, &systemd, &mut journal, progress, &mut report).await;
+    if let (Err(_), Some(before)) = (&done, &stand_in) {
+        stand_in::take_back(before)?;
+    }
+    done?;
     report.steps = progress.finish();
     Ok(report)
+}
+
+/// `--scope node`: the stand-in for runc, proven by a canary that asks for no runtime. It needs no restart.
+async fn follow_by_name(
+    host: &Host,
+    request: &SwapRequest,
+    plan: &Plan,
+    progress: &mut Progress<'_>,
+    report: &mut SwapReport,
+) -> Result<Option<stand_in::Before>, SwapError> {
+    if request.scope != Scope::Node {
+        return Ok(None);
+    }
+    let path = stand_in::stand_in_path(&plan.before, &plan.loaded.files);
+    progress.step(format!("stand-in for runc at {}", path.display()));
+    let before = stand_in::put_in_place(&plan.daemon, &plan.chosen, &path)?;
+    if request.verify {
+        progress.step("canary that asks for no runtime, as `ctr run` does");
+        match stand_in::prove(host, &plan.daemon, &plan.chosen, request.timeout).await {
+            Ok(canary) => report.stand_in_canary = Some(canary),
+            Err(error) => {
+                stand_in::take_back(&before)?;
+                return Err(error);
+            }
+        }
+    }
+    report.stand_in = Some(path.display().to_string());
+    Ok(Some(before))
 }
 
 fn report_of(plan: &Plan, request: &SwapRequest, checks: Vec<Check>) -> SwapReport {
@@ -120,6 +157,8 @@ fn report_of(plan: &Plan, request: &SwapRequest, checks: Vec<Check>) -> SwapRepo
         steps: Vec::new(),
         census: None,
         canary: None,
+        stand_in: None,
+        stand_in_canary: None,
     }
 }
 

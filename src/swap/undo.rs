@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use inspect_probes::Host;
 use inspect_probes::containerd::config::{Document, undo_lines};
 use inspect_probes::name::UnitName;
 use inspect_probes::systemd::Systemd;
@@ -15,6 +16,7 @@ use super::journal::{Entry, FOLDER, FileRecord, Journal, Stage};
 use super::lock::SwapLock;
 use super::progress::{Progress, Step};
 use super::restart::restart_for_rollback;
+use super::stand_in::{self, read_stand_in};
 use super::transaction::{FileDiff, confirm};
 use crate::render::diff::render_unified;
 
@@ -42,6 +44,7 @@ struct Return {
 
 /// Takes back every swap that is in force or was interrupted (`last_only`: the newest one).
 pub(crate) async fn undo(
+    host: &Host,
     last_only: bool,
     yes: bool,
     may_restart: bool,
@@ -52,8 +55,16 @@ pub(crate) async fn undo(
     let mut journal = Journal::load(Path::new(FOLDER))?;
     let entries: Vec<Entry> = journal.in_force().into_iter().rev().cloned().collect();
     let entries = if last_only { entries.into_iter().take(1).collect() } else { entries };
-    let Some(newest) = entries.first() else { return Err(SwapError::NothingToUndo) };
     progress.step("plan the way back");
+    let has_stand_in = read_stand_in()?.is_some();
+    let Some(newest) = entries.first() else {
+        if !has_stand_in {
+            return Err(SwapError::NothingToUndo);
+        }
+        confirm(yes, "remove the stand-in for runc?")?;
+        stand_in::retire(host, None, progress)?;
+        return Ok(describe(&[], &[], false));
+    };
     let returns = plan_returns(&entries)?;
     let restart =
         may_restart && entries.iter().any(|entry| entry.restarted || entry.stage.may_have_restarted());
@@ -77,6 +88,10 @@ pub(crate) async fn undo(
     }
     for entry in &entries {
         journal.advance(entry.id, Stage::Undone)?;
+    }
+    if has_stand_in {
+        let remaining = journal.in_force().last().and_then(|entry| entry.binary.clone());
+        stand_in::retire(host, remaining.as_deref(), progress)?;
     }
     journal.forget_backups();
     report.steps = progress.finish();
