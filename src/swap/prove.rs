@@ -6,7 +6,14 @@ use inspect_probes::Host;
 
 use super::error::SwapError;
 use super::plan::Plan;
-use crate::verify::{CanaryReport, Subject, run_canary};
+use crate::verify::{CanaryReport, Subject, run_canary, run_cri_canary};
+
+/// Runs a canary pod through CRI, as the kubelet would: with no handler where the plan makes its own the default.
+pub(crate) async fn prove_pod(host: &Host, plan: &Plan, limit: Duration) -> Result<CanaryReport, SwapError> {
+    let handler = if plan.make_default { "" } else { &plan.chosen.handler };
+    let report = run_cri_canary(host, &plan.daemon.socket, handler, plan.chosen.family, limit).await?;
+    if report.is_verified() { Ok(report) } else { Err(SwapError::NotProven { failures: report.failures }) }
+}
 
 /// Runs a canary under the plan's runtime through containerd's own API; fails unless it proves that runtime.
 pub(crate) async fn prove(host: &Host, plan: &Plan, limit: Duration) -> Result<CanaryReport, SwapError> {

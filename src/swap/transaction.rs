@@ -20,7 +20,7 @@ use super::lock::SwapLock;
 use super::plan::{Plan, Scope, SwapRequest, count_pod_tasks, plan};
 use super::preflight::{self, Check, Verdict};
 use super::progress::{Progress, Step};
-use super::prove::prove;
+use super::prove::{prove, prove_pod};
 use super::restart::{self, compare_plugins, cri_plugins, journal_lines};
 use super::stand_in;
 use crate::render::diff::render_unified;
@@ -57,6 +57,7 @@ pub(crate) struct SwapReport {
     pub(crate) steps: Vec<Step>,
     pub(crate) census: Option<CensusReport>,
     pub(crate) canary: Option<CanaryReport>,
+    pub(crate) pod_canary: Option<CanaryReport>,
     /// Where the stand-in for runc is (`--scope node`).
     pub(crate) stand_in: Option<String>,
     pub(crate) stand_in_canary: Option<CanaryReport>,
@@ -157,6 +158,7 @@ fn report_of(plan: &Plan, request: &SwapRequest, checks: Vec<Check>) -> SwapRepo
         steps: Vec::new(),
         census: None,
         canary: None,
+        pod_canary: None,
         stand_in: None,
         stand_in_canary: None,
     }
@@ -264,10 +266,26 @@ async fn prove_what_is_there(
         restart::restart(systemd, &daemon.unit, &daemon.socket, Some(daemon.pid), request.timeout).await?;
     }
     if request.verify {
-        progress.step(format!("canary under `{}`", plan.chosen.handler));
-        report.canary = Some(prove(host, plan, request.timeout).await?);
-        report.state = SwapState::Proven;
+        prove_all(host, request, plan, progress, report).await?;
     }
+    Ok(())
+}
+
+/// The runtime through containerd's own API, and the handler through CRI where that runs.
+async fn prove_all(
+    host: &Host,
+    request: &SwapRequest,
+    plan: &Plan,
+    progress: &mut Progress<'_>,
+    report: &mut SwapReport,
+) -> Result<(), SwapError> {
+    progress.step(format!("canary under `{}`", plan.chosen.handler));
+    report.canary = Some(prove(host, plan, request.timeout).await?);
+    if !plan.before.cri_is_disabled() {
+        progress.step("canary pod through CRI");
+        report.pod_canary = Some(prove_pod(host, plan, request.timeout).await?);
+    }
+    report.state = SwapState::Proven;
     Ok(())
 }
 
@@ -341,9 +359,7 @@ async fn go_forward(
     unless_signalled()?;
     report.state = SwapState::InForce;
     if request.verify {
-        progress.step(format!("canary under `{}`", plan.chosen.handler));
-        report.canary = Some(prove(host, plan, request.timeout).await?);
-        report.state = SwapState::Proven;
+        prove_all(host, request, plan, progress, report).await?;
     }
     progress.step("watch that containerd stays up");
     let watched = served.elapsed();
