@@ -130,7 +130,12 @@ async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Resul
         yes: args.yes,
         timeout: Duration::from_secs(args.timeout),
     };
-    let report = swap::swap(host, &request, &mut Progress::new(output)).await.map_err(failed)?;
+    let mut progress = Progress::new(output);
+    let report = match args.scope {
+        Scope::Docker => swap::swap_docker(host, &request, &mut progress),
+        Scope::Cri | Scope::Node => swap::swap(host, &request, &mut progress).await,
+    };
+    let report = report.map_err(failed)?;
     let refused = args.dry_run && report.checks.iter().any(|check| check.verdict == Verdict::Failure);
     let text = match args.format {
         Format::Text => render_swap(&report, Style::new(output.color())),

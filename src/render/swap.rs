@@ -31,10 +31,13 @@ pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
         SwapState::Proven => style.good("in force and proven"),
     };
     text.push_str(&format!(
-        "{} is {role} of containerd {} ({}): {state}\n",
+        "{} is {role} of {}: {state}\n",
         style.strong(&report.handler),
-        report.containerd,
-        report.unit
+        if report.containerd.is_empty() {
+            report.unit.clone()
+        } else {
+            format!("containerd {} ({})", report.containerd, report.unit)
+        },
     ));
     if let Some(census) = &report.census {
         text.push_str(&format!(

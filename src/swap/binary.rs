@@ -113,8 +113,24 @@ pub(crate) fn find_in_path(daemon: &Daemon, name: &str) -> Option<PathBuf> {
     search_path(daemon).split(':').map(|folder| Path::new(folder).join(name)).find(is_executable)
 }
 
+/// The file that `runtime` names where no containerd is asked: a path, or a program in the services' PATH.
+pub(crate) fn standalone_file(runtime: &str) -> Result<PathBuf, SwapError> {
+    let is_file = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file());
+    let found = if runtime.contains('/') {
+        std::path::absolute(runtime).ok().filter(is_file)
+    } else {
+        DEFAULT_PATH.split(':').map(|folder| Path::new(folder).join(runtime)).find(is_file)
+    };
+    let unknown = || SwapError::UnknownRuntime {
+        name: runtime.to_owned(),
+        search: DEFAULT_PATH.to_owned(),
+        handlers: Vec::new(),
+    };
+    found.ok_or_else(unknown)
+}
+
 /// The built-in runtime's binary as it was built or installed: beside our own, or in its stable place already.
-fn builtin_source() -> Result<PathBuf, SwapError> {
+pub(crate) fn builtin_source() -> Result<PathBuf, SwapError> {
     let inspect = std::env::current_exe().map_err(SwapError::file("find", "/proc/self/exe"))?;
     let beside = inspect.with_file_name("inspect-runtime");
     if beside.is_file() {

@@ -20,6 +20,8 @@ pub(crate) enum SwapError {
     NotRoot,
     #[error("cannot find a running containerd")]
     NoDaemon,
+    #[error("cannot find a running dockerd")]
+    NoDockerd,
     #[error("cannot find a running containerd that `{wanted}` names; running: {}", list(.running))]
     NoSuchDaemon { wanted: String, running: Vec<String> },
     #[error("cannot tell which containerd is meant: {}", list(.running))]
@@ -90,6 +92,8 @@ pub(crate) enum SwapError {
     NothingToUndo,
     #[error("cannot undo the lines in `{}`", path.display())]
     UndoLines { path: PathBuf, source: UndoError },
+    #[error("cannot undo the edit of `{}`: the result would not be JSON", path.display())]
+    UndoBreaksJson { path: PathBuf, source: serde_json::Error },
     #[error("cannot undo the edit of `{}`: the result would not be TOML", path.display())]
     UndoBreaks { path: PathBuf, source: DocumentError },
     #[error("cannot change the node without a yes: this is no terminal")]

@@ -6,6 +6,8 @@ mod binary;
 mod census;
 mod daemon;
 mod dispatch;
+mod docker;
+mod docker_swap;
 mod error;
 mod journal;
 mod lock;
@@ -20,6 +22,7 @@ mod transaction;
 mod undo;
 
 pub(crate) use dispatch::run_as_stand_in;
+pub(crate) use docker_swap::swap_docker;
 pub(crate) use error::SwapError;
 pub(crate) use plan::{CgroupDriver, Scope, SwapRequest};
 pub(crate) use preflight::Verdict;

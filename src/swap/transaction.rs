@@ -63,6 +63,28 @@ pub(crate) struct SwapReport {
     pub(crate) stand_in_canary: Option<CanaryReport>,
 }
 
+impl SwapReport {
+    /// A report in which nothing has happened yet.
+    pub(crate) fn empty(request: &SwapRequest, handler: &str, unit: &str) -> Self {
+        Self {
+            state: SwapState::Planned,
+            runtime: request.runtime.clone(),
+            handler: handler.to_owned(),
+            is_default: request.make_default,
+            containerd: String::new(),
+            unit: unit.to_owned(),
+            diffs: Vec::new(),
+            checks: Vec::new(),
+            steps: Vec::new(),
+            census: None,
+            canary: None,
+            pod_canary: None,
+            stand_in: None,
+            stand_in_canary: None,
+        }
+    }
+}
+
 /// The change of one file.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct FileDiff {
@@ -147,20 +169,10 @@ fn report_of(plan: &Plan, request: &SwapRequest, checks: Vec<Check>) -> SwapRepo
         diff: render_unified(&file.path, &file.edit.before, &file.edit.after),
     });
     SwapReport {
-        state: SwapState::Planned,
-        runtime: request.runtime.clone(),
-        handler: plan.chosen.handler.clone(),
-        is_default: plan.make_default,
         containerd: plan.daemon.version.to_string(),
-        unit: plan.daemon.unit.to_string(),
         diffs: diffs.collect(),
         checks,
-        steps: Vec::new(),
-        census: None,
-        canary: None,
-        pod_canary: None,
-        stand_in: None,
-        stand_in_canary: None,
+        ..SwapReport::empty(request, &plan.chosen.handler, plan.daemon.unit.as_str())
     }
 }
 

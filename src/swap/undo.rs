@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::apply::{read_file, remove_file, remove_leftovers, replace_file, sha256};
 use super::census::{Census, CensusReport};
+use super::docker::{find_dockerd, reload};
+use super::docker_swap;
 use super::error::SwapError;
 use super::journal::{Entry, FOLDER, FileRecord, Journal, Stage};
 use super::lock::SwapLock;
@@ -57,24 +59,25 @@ pub(crate) async fn undo(
     let entries = if last_only { entries.into_iter().take(1).collect() } else { entries };
     progress.step("plan the way back");
     let has_stand_in = read_stand_in()?.is_some();
-    let Some(newest) = entries.first() else {
+    if entries.is_empty() {
         if !has_stand_in {
             return Err(SwapError::NothingToUndo);
         }
         confirm(yes, "remove the stand-in for runc?")?;
         stand_in::retire(host, None, progress)?;
         return Ok(describe(&[], &[], false));
-    };
+    }
     let returns = plan_returns(&entries)?;
-    let restart =
-        may_restart && entries.iter().any(|entry| entry.restarted || entry.stage.may_have_restarted());
-    let mut report = describe(&entries, &returns, restart);
+    let has_new_config = |entry: &&Entry| entry.restarted || entry.stage.may_have_restarted();
+    let mut of_containerd = entries.iter().filter(|entry| entry.unit != docker_swap::UNIT);
+    let restart = of_containerd.find(has_new_config).filter(|_| may_restart);
+    let mut report = describe(&entries, &returns, restart.is_some());
     for diff in &report.diffs {
         progress.note(diff.diff.trim_end());
     }
     // The bytes that were there before need no second look; a mixture does.
     let question =
-        if restart { format!("write this and restart {}?", newest.unit) } else { "write this?".to_owned() };
+        restart.map_or("write this?".to_owned(), |entry| format!("write this and restart {}?", entry.unit));
     confirm(yes, &question)?;
     for entry in &entries {
         journal.advance(entry.id, Stage::RollingBack)?;
@@ -83,8 +86,13 @@ pub(crate) async fn undo(
         progress.step(format!("write {}", file.path.display()));
         write(file)?;
     }
-    if restart {
-        report.census = restart_with_census(newest, limit, progress).await?;
+    if let Some(entry) = restart {
+        report.census = restart_with_census(entry, limit, progress).await?;
+    }
+    let of_docker = entries.iter().any(|entry| entry.unit == docker_swap::UNIT);
+    if let Some(dockerd) = find_dockerd(host)?.filter(|_| of_docker && may_restart) {
+        progress.step("have dockerd read its config again");
+        reload(&dockerd)?;
     }
     for entry in &entries {
         journal.advance(entry.id, Stage::Undone)?;
@@ -133,8 +141,13 @@ fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
     let text = String::from_utf8_lossy(&current).into_owned();
     let undone =
         undo_lines(&text, &record.hunks).map_err(|source| SwapError::UndoLines { path: path(), source })?;
-    Document::parse(&record.path, undone.as_bytes())
-        .map_err(|source| SwapError::UndoBreaks { path: path(), source })?;
+    if record.path.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_str::<serde_json::Value>(&undone)
+            .map_err(|source| SwapError::UndoBreaksJson { path: path(), source })?;
+    } else {
+        Document::parse(&record.path, undone.as_bytes())
+            .map_err(|source| SwapError::UndoBreaks { path: path(), source })?;
+    }
     file.then = Some(undone.into_bytes());
     Ok(())
 }

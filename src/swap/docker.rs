@@ -1,0 +1,147 @@
+//! `--scope docker`: the runtimes of dockerd's daemon.json, which it reads again at SIGHUP.
+
+use std::path::{Path, PathBuf};
+
+use inspect_probes::Host;
+use inspect_probes::containerd::config::Hunk;
+use inspect_probes::name::Pid;
+use inspect_probes::process::{ProcessTable, read_cmdline, read_exe};
+use rustix::process::{Signal, kill_process};
+use serde_json::{Map, Value};
+
+use super::apply::read_file;
+use super::error::SwapError;
+
+/// dockerd's built-in default of `--config-file`.
+const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
+
+/// A running dockerd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dockerd {
+    pub(crate) pid: Pid,
+    pub(crate) config: PathBuf,
+}
+
+/// daemon.json as it is (`None`: there is none) and as it will be.
+#[derive(Debug)]
+pub(crate) struct PlannedJson {
+    pub(crate) before: Option<Vec<u8>>,
+    pub(crate) after: String,
+}
+
+/// Finds dockerd among the processes.
+pub(crate) fn find_dockerd(host: &Host) -> Result<Option<Dockerd>, SwapError> {
+    let table = ProcessTable::read(host)?;
+    for stat in table.iter().filter(|stat| stat.comm == b"dockerd" && !stat.state.has_ended()) {
+        let named =
+            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dockerd"));
+        if !read_exe(host, stat.pid)?.as_deref().is_some_and(named) {
+            continue;
+        }
+        let line = read_cmdline(host, stat.pid)?.unwrap_or_default();
+        let config =
+            line.flag("config-file").map(|value| PathBuf::from(String::from_utf8_lossy(value).into_owned()));
+        let config = config.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+        return Ok(Some(Dockerd { pid: stat.pid, config }));
+    }
+    Ok(None)
+}
+
+/// dockerd reads `runtimes` and `default-runtime` again at SIGHUP; its containers go on.
+pub(crate) fn reload(dockerd: &Dockerd) -> Result<(), SwapError> {
+    let raw = i32::try_from(dockerd.pid.get()).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = raw else { return Ok(()) };
+    kill_process(pid, Signal::HUP)
+        .map_err(|error| SwapError::file("signal", format!("/proc/{}", dockerd.pid))(error.into()))
+}
+
+/// daemon.json with the runtime, in the file's own indentation; `None` when it already says so.
+pub(crate) fn plan_daemon_json(
+    path: &Path,
+    name: &str,
+    binary: &Path,
+    make_default: bool,
+) -> Result<Option<PlannedJson>, SwapError> {
+    let before = read_file(path)?;
+    let text = String::from_utf8_lossy(before.as_deref().unwrap_or_default()).into_owned();
+    let after = edit(&text, name, binary, make_default)
+        .map_err(|source| SwapError::Journal { path: path.to_owned(), source })?;
+    Ok((after != text).then_some(PlannedJson { before, after }))
+}
+
+fn edit(text: &str, name: &str, binary: &Path, make_default: bool) -> Result<String, serde_json::Error> {
+    let mut config: Map<String, Value> =
+        if text.trim().is_empty() { Map::new() } else { serde_json::from_str(text)? };
+    let before = config.clone();
+    let runtimes = config.entry("runtimes").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(runtimes) = runtimes.as_object_mut() {
+        let runtime = runtimes.entry(name).or_insert_with(|| Value::Object(Map::new()));
+        if let Some(runtime) = runtime.as_object_mut() {
+            runtime.insert("path".to_owned(), Value::String(binary.display().to_string()));
+        }
+    }
+    if make_default {
+        config.insert("default-runtime".to_owned(), Value::String(name.to_owned()));
+    }
+    if config == before {
+        return Ok(text.to_owned());
+    }
+    print(&config, text)
+}
+
+/// Prints with the indentation of the file's first indented line and its last newline.
+fn print(config: &Map<String, Value>, like: &str) -> Result<String, serde_json::Error> {
+    let indented = like.lines().find(|line| line.starts_with([' ', '\t']));
+    let indent = indented.map_or("  ", |line| &line[..line.len() - line.trim_start().len()]);
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    serde::Serialize::serialize(config, &mut serializer)?;
+    let newline = if like.is_empty() || like.ends_with('\n') { "\n" } else { "" };
+    Ok(format!("{}{newline}", String::from_utf8_lossy(&bytes)))
+}
+
+/// The change as one block of lines: what an undo takes out when the file was changed elsewhere since.
+pub(crate) fn hunk(before: &str, after: &str) -> Hunk {
+    let (old, new): (Vec<&str>, Vec<&str>) =
+        (before.split_inclusive('\n').collect(), after.split_inclusive('\n').collect());
+    let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let rest = old.len().min(new.len()) - head;
+    let tail = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count().min(rest);
+    Hunk {
+        above: head.checked_sub(1).map_or("", |at| new[at].trim_end_matches('\n')).to_owned(),
+        removed: old[head..old.len() - tail].concat(),
+        added: new[head..new.len() - tail].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use inspect_probes::containerd::config::undo_lines;
+
+    use super::*;
+
+    const BEFORE: &str = "{\n    \"log-driver\": \"local\",\n    \"runtimes\": {\n        \"x\": {\n            \"path\": \"/x\"\n        }\n    }\n}\n";
+
+    #[test]
+    fn a_runtime_is_added_in_the_files_own_style_once() {
+        let after = edit(BEFORE, "crun", Path::new("/usr/bin/crun"), true).unwrap();
+        let value: Value = serde_json::from_str(&after).unwrap();
+        assert_eq!(value["runtimes"]["crun"]["path"], "/usr/bin/crun");
+        assert_eq!(value["runtimes"]["x"]["path"], "/x");
+        assert_eq!(value["default-runtime"], "crun");
+        assert!(after.starts_with("{\n    \"log-driver\": \"local\",\n"), "{after}");
+        assert_eq!(edit(&after, "crun", Path::new("/usr/bin/crun"), true).unwrap(), after);
+        assert_eq!(undo_lines(&after, &[hunk(BEFORE, &after)]).as_deref(), Ok(BEFORE));
+    }
+
+    #[test]
+    fn no_file_becomes_one_and_bad_json_is_refused() {
+        let after = edit("", "crun", Path::new("/usr/bin/crun"), false).unwrap();
+        assert_eq!(
+            after,
+            "{\n  \"runtimes\": {\n    \"crun\": {\n      \"path\": \"/usr/bin/crun\"\n    }\n  }\n}\n"
+        );
+        assert!(edit("{", "crun", Path::new("/c"), false).is_err());
+    }
+}
