@@ -41,8 +41,12 @@ pub(crate) enum ColorChoice {
 pub(crate) enum Command {
     Cgroup(crate::command::cgroup::CgroupArgs),
     SwapRuntime(crate::command::swap_runtime::SwapRuntimeArgs),
+    Image(crate::command::image::ImageArgs),
+    Run(crate::command::run::RunArgs),
+    Spec(crate::command::spec::SpecArgs),
     Tree(crate::command::tree::TreeArgs),
     Trace(crate::command::trace::TraceArgs),
+    Unpack(crate::command::unpack::UnpackArgs),
     Verify(crate::command::verify::VerifyArgs),
     Why(crate::command::why::WhyArgs),
     #[command(hide = true)]

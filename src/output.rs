@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::process::{ExitCode, Stdio};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
 use crate::cli::ColorChoice;
 use crate::error::CommandError;
 
@@ -67,8 +69,13 @@ impl Output {
 
     /// Writes to standard output. A reader that went away (`| head`) ends the program quietly, as it ends others.
     pub(crate) fn print(&mut self, text: &str) -> Result<(), CommandError> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// [`Self::print`] for what a container wrote to its own terminal, which passes as it is.
+    pub(crate) fn print_bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(CommandError::trouble(format!("cannot write to standard output: {error}")))
             }
@@ -96,6 +103,17 @@ impl Output {
         write_stderr(&format!("{line}\n"));
     }
 
+    /// A bar of bytes on standard error while something is read; nothing is shown where that is no terminal.
+    pub(crate) fn progress(&self, total: u64, verb: &'static str) -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {eta}";
+        // The template is constant: where it does not parse, the bar's own default does.
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style);
+        bar.set_message(verb);
+        Progress { bar }
+    }
+
     /// Reports an error and gives the exit status.
     pub(crate) fn report(&mut self, error: &CommandError) -> ExitCode {
         let mut text = format!("error: {error}\n");
@@ -113,6 +131,27 @@ impl Output {
 /// Our standard error as the standard output of a command that we run, so that ours stays one document.
 pub(crate) fn stderr_of_child() -> Result<Stdio, CommandError> {
     io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).map_err(CommandError::trouble)
+}
+
+/// A bar that is wiped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// How many bytes are done.
+    pub(crate) fn set(&self, bytes: u64) {
+        if self.bar.position() != bytes {
+            self.bar.set_position(bytes);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Prints clap's help, version or refusal: help and version succeed, a refusal is status 2.

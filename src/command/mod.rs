@@ -1,9 +1,13 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
 pub(crate) mod cgroup;
+pub(crate) mod image;
+pub(crate) mod run;
+pub(crate) mod spec;
 pub(crate) mod swap_runtime;
 pub(crate) mod trace;
 pub(crate) mod tree;
+pub(crate) mod unpack;
 pub(crate) mod verify;
 pub(crate) mod why;
 
@@ -18,9 +22,13 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError
     let host = host(&cli.global);
     match &cli.command {
         Command::Cgroup(args) => cgroup::run(args, &host, output),
+        Command::Image(args) => image::run(args, output),
+        Command::Run(args) => run::run(args, &host, output),
+        Command::Spec(args) => spec::run(args, output),
         Command::Tree(args) => tree::run(args, &host, output),
         Command::Trace(args) => trace::run(args, &host, output),
         Command::SwapRuntime(args) => swap_runtime::run(args, &host, output),
+        Command::Unpack(args) => unpack::run(args, &host, output),
         Command::Verify(args) => verify::run(args, &host, output),
         Command::Canary(args) => crate::verify::canary::run(args, output),
         Command::Why(args) => why::run(args, &host, output),

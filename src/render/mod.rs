@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod chrome;
 pub(crate) mod diff;
+pub(crate) mod image;
 pub(crate) mod json;
 pub(crate) mod openmetrics;
 pub(crate) mod plot;
@@ -12,6 +13,7 @@ pub(crate) mod table;
 pub(crate) mod trace;
 pub(crate) mod tree;
 pub(crate) mod units;
+pub(crate) mod unpack;
 pub(crate) mod verify;
 pub(crate) mod why_error;
 pub(crate) mod why_runtime;
