@@ -104,7 +104,7 @@ impl CanaryReport {
 /// Why there is no report at all.
 #[derive(Debug, Error)]
 pub(crate) enum CanaryError {
-    #[error("cannot {step} of the canary with runtime `{runtime}`")]
+    #[error("cannot {step} for the canary with runtime `{runtime}`")]
     Step {
         step: &'static str,
         runtime: String,
