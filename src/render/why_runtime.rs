@@ -19,7 +19,7 @@ const LABEL: usize = 12;
 pub(crate) struct RuntimeAnswer {
     #[serde(flatten)]
     pub(crate) choice: RuntimeChoice,
-    /// What the daemon's config file says; `None` where there is no such file or it is not TOML.
+    /// The default in force by the daemon's config; `None` where it cannot be told.
     pub(crate) configured: Option<ConfiguredDefault>,
     /// The config that was read.
     pub(crate) config: PathBuf,
@@ -155,29 +155,28 @@ fn render_evidence(choice: &RuntimeChoice, page: &mut Page) {
 }
 
 fn configured(answer: &RuntimeAnswer) -> String {
-    let config = escape(&answer.config.to_string_lossy()).into_owned();
     let Some(configured) = &answer.configured else {
+        let config = escape(&answer.config.to_string_lossy()).into_owned();
         return format!(
-            "{config} is not there or not TOML: the CRI plugin's built-in default is the handler `runc`"
+            "not known: {config} cannot be read as the daemon reads it, or the daemon did not say its version"
         );
     };
-    let place = configured.line.map_or_else(|| config.clone(), |line| format!("{config}:{line}"));
-    let handler = match &configured.handler {
-        Some(handler) => format!("default_runtime_name = \"{}\"", escape(handler)),
-        None => "no default_runtime_name (the built-in one is \"runc\")".to_owned(),
+    let config = escape(&configured.config.to_string_lossy()).into_owned();
+    let handler = escape(&configured.handler);
+    let default = match configured.line {
+        Some(line) => format!("{config}:{line}: default_runtime_name = \"{handler}\""),
+        None => format!("{config}: no default_runtime_name (the built-in one is \"{handler}\")"),
     };
     let binary = configured
         .binary_name
         .as_ref()
         .map_or_else(String::new, |name| format!(", BinaryName = \"{}\"", escape(name)));
-    let imports =
-        if configured.has_imports { "; it imports other files, which may say otherwise" } else { "" };
     let applies = if answer.choice.client.kind == ClientKind::Cri {
         "it applies to pods that name no runtime handler"
     } else {
         "it does not apply here: only the CRI plugin reads it, and this container did not come through the CRI plugin"
     };
-    format!("{place}: {handler}{binary}{imports}; {applies}")
+    format!("{default}{binary}; {applies}")
 }
 
 /// What would give the next container another runtime. An existing container keeps the one that made it.

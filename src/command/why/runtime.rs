@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use inspect_probes::bundle::Bundle;
-use inspect_probes::containerd::{ContainerRecord, DEFAULT_CONFIG, DaemonChannel};
+use inspect_probes::containerd::config::ContainerdVersion;
+use inspect_probes::containerd::{ApiError, ContainerRecord, DEFAULT_CONFIG, DaemonChannel};
 use inspect_probes::node::NodeError;
-use inspect_probes::runtime_choice::{self, Known};
+use inspect_probes::runtime_choice::{self, Known, read_configured_default};
 use inspect_probes::{Host, Node};
 
 use crate::error::CommandError;
@@ -49,9 +50,9 @@ pub(super) fn run(args: &RuntimeArgs, host: &Host, output: &mut Output) -> Resul
     let mut node = Node::read(host).map_err(CommandError::trouble)?;
     let bundle = node.locate(host, &args.container).map_err(refuse)?;
     let daemon = node.daemon_of(&bundle);
-    let (record, daemon_note) = match daemon.filter(|_| host.is_live()) {
+    let Answer { record, version, note: daemon_note } = match daemon.filter(|_| host.is_live()) {
         Some(daemon) => ask_daemon(&daemon.address, &bundle),
-        None => (None, Some("its daemon is not running: what it recorded is not known".to_owned())),
+        None => Answer::none("its daemon is not running: what it recorded is not known"),
     };
     let has_cri_label = record.as_ref().is_some_and(has_cri_label);
     let known = Known {
@@ -62,7 +63,7 @@ pub(super) fn run(args: &RuntimeArgs, host: &Host, output: &mut Output) -> Resul
     let config = daemon.map_or(Path::new(DEFAULT_CONFIG), |daemon| daemon.config.as_path());
     let answer = RuntimeAnswer {
         choice: runtime_choice::explain_runtime(host, &bundle, known),
-        configured: runtime_choice::read_configured_default(host, config),
+        configured: version.and_then(|version| read_configured_default(host, config, version)),
         config: config.to_path_buf(),
         daemon_note,
     };
@@ -85,18 +86,36 @@ fn has_cri_label(record: &ContainerRecord) -> bool {
     record.labels.keys().any(|label| label.starts_with("io.cri-containerd."))
 }
 
-/// containerd's record, or a sentence on why there is none.
-fn ask_daemon(socket: &Path, bundle: &Bundle) -> (Option<ContainerRecord>, Option<String>) {
+/// What the daemon said about a container.
+#[derive(Default)]
+struct Answer {
+    record: Option<ContainerRecord>,
+    version: Option<ContainerdVersion>,
+    /// Why there is no record.
+    note: Option<String>,
+}
+
+impl Answer {
+    fn none(note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..Self::default() }
+    }
+}
+
+fn ask_daemon(socket: &Path, bundle: &Bundle) -> Answer {
     let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
         runtime.block_on(async {
             let mut channel = DaemonChannel::connect(socket, DAEMON_LIMIT).await?;
-            channel.container(&bundle.containerd_namespace, &bundle.id).await
+            let version = channel.version().await?;
+            let record = channel.container(&bundle.containerd_namespace, &bundle.id).await?;
+            Ok::<_, ApiError>((ContainerdVersion::parse(&version.version), record))
         })
     });
     match asked {
-        Ok(Ok(Some(record))) => (Some(record), None),
-        Ok(Ok(None)) => (None, Some("its daemon has no record of it: the container was removed".to_owned())),
-        Ok(Err(error)) => (None, Some(format!("its daemon did not say: {error}"))),
-        Err(error) => (None, Some(format!("its daemon could not be asked: {error}"))),
+        Ok(Ok((version, Some(record)))) => Answer { record: Some(record), version, note: None },
+        Ok(Ok((version, None))) => {
+            Answer { version, ..Answer::none("its daemon has no record of it: the container was removed") }
+        }
+        Ok(Err(error)) => Answer::none(format!("its daemon did not say: {error}")),
+        Err(error) => Answer::none(format!("its daemon could not be asked: {error}")),
     }
 }
