@@ -24,6 +24,9 @@ impl fmt::Display for Like {
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The version that the specs claim: nothing in them is newer, and crun 1.8 refuses any above 1.0.
+const VERSION: &str = "1.0.2";
+
 /// The default spec.
 #[must_use]
 pub fn default_spec(like: Like) -> Value {
@@ -41,7 +44,7 @@ pub fn default_spec(like: Like) -> Value {
         process["terminal"] = json!(true);
         process["env"] = json!([PATH, "TERM=xterm"]);
     }
-    let mut spec = json!({"ociVersion": "1.2.1", "process": process, "root": {"path": "rootfs"}});
+    let mut spec = json!({"ociVersion": VERSION, "process": process, "root": {"path": "rootfs"}});
     if runc {
         spec["root"]["readonly"] = json!(true);
         spec["hostname"] = json!("runc");

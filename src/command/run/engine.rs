@@ -95,7 +95,7 @@ impl Engine {
         }
         let reason = self.last_error().unwrap_or_else(|| format!("it ended with {status}"));
         Err(CommandError::trouble(format!("`{program} {verb}` failed: {}", escape(&reason)))
-            .hint(format!("`inspect why error '{}'` may explain it", escape(&reason).replace('\'', ""))))
+            .hint("`inspect why error` explains many such texts: give it this one in quotes"))
     }
 
     /// The `msg` of the last error in the log: what containerd's shim shows as well.
