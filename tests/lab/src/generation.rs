@@ -57,8 +57,17 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// What a node with other engines holds beyond that.
-const ENGINE_PACKAGES: &[&str] =
-    &["conmon", "docker.io", "iptables", "podman", "slirp4netns", "systemd-container", "uidmap", "umoci"];
+const ENGINE_PACKAGES: &[&str] = &[
+    "conmon",
+    "docker.io",
+    "initramfs-tools",
+    "iptables",
+    "podman",
+    "slirp4netns",
+    "systemd-container",
+    "uidmap",
+    "umoci",
+];
 
 /// The files laid over Debian's own: path, mode, content. They go in before the packages, so that the initramfs that
 /// the kernel package makes is already the lab's small one.

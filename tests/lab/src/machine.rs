@@ -275,7 +275,8 @@ fn read_machine(name: String, directory: PathBuf) -> Result<Option<Machine>, Lab
     }))
 }
 
-fn check_name(name: &str) -> Result<(), LabError> {
+/// A name becomes a file name, and part of messages.
+pub(crate) fn check_name(name: &str) -> Result<(), LabError> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if (1..=40).contains(&name.len()) && name.chars().all(good) && !name.starts_with('-') {
         return Ok(());

@@ -62,6 +62,7 @@ pub(crate) fn up(store: &Store, arguments: &UpArgs, progress: &Progress) -> Resu
     let recipe = Recipe { generation: arguments.generation, engines: arguments.engines };
     let default_name = recipe.name();
     let name = arguments.name.as_deref().unwrap_or(&default_name);
+    machine::check_name(name)?;
     let programs = binaries::build_programs(progress)?;
     let owned = boot(store, recipe, name, &arguments.hardware, progress)?;
     sync::programs(store, &owned.machine, &programs, progress)?;
