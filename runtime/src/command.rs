@@ -2,19 +2,22 @@
 
 mod create;
 mod delete;
+pub(crate) mod events;
 mod exec;
 pub(crate) mod features;
 mod kill;
 mod list;
+mod pause;
 mod ps;
-pub(crate) mod spec;
+mod spec;
 mod start;
 mod state;
+pub(crate) mod update;
 
 use std::io::Write;
 
 use crate::cgroup::Cgroup;
-use crate::cli::Command;
+use crate::cli::{Command, Parsed, UsageError};
 use crate::context::{Call, Context};
 use crate::error::RuntimeError;
 use crate::state::{State, StateDirectory, Status};
@@ -40,12 +43,10 @@ pub(crate) fn run(
         Command::Features => features::run(output),
         Command::Version => write(output, &version()),
         Command::Help => write(output, HELP),
-        Command::Pause { .. } | Command::Resume { .. } | Command::Update(_) | Command::Events(_) => {
-            Err(RuntimeError::Refused {
-                operation: "run the command",
-                reason: "it is not there yet".to_owned(),
-            })
-        }
+        Command::Pause { id } => pause::pause(id, context),
+        Command::Resume { id } => pause::resume(id, context),
+        Command::Update(parsed) => update::run(parsed, context, &mut std::io::stdin()),
+        Command::Events(parsed) => events::run(parsed, context, output),
     }
 }
 
@@ -93,6 +94,22 @@ pub(crate) fn load(id: &str, context: &Context) -> Result<(StateDirectory, State
     let directory = StateDirectory::locate(&context.root, id)?;
     let state = directory.load()?;
     Ok((directory, state))
+}
+
+/// The one word a command takes, which is a container's ID.
+fn only_id<'a>(command: &str, parsed: &'a Parsed) -> Result<&'a str, RuntimeError> {
+    match parsed.words.as_slice() {
+        [id] => Ok(id),
+        _ => {
+            let command = command.to_owned();
+            Err(UsageError::ArgumentCount { command, expected: "exactly 1 argument" }.into())
+        }
+    }
+}
+
+/// The container's cgroup.
+fn open_cgroup(state: &State) -> Result<Cgroup, RuntimeError> {
+    Ok(Cgroup::open(&state.cgroup_path, state.scope())?)
 }
 
 /// The status, with `Paused` told from `Running`.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use crate::cgroup::CgroupError;
 use crate::cli::UsageError;
+use crate::command::events::EventsError;
+use crate::command::update::UpdateError;
 use crate::hooks::HookError;
 use crate::state::StateError;
 use crate::step::StepError;
@@ -21,6 +23,10 @@ pub(crate) enum RuntimeError {
     Invalid(#[from] InvalidSpec),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    #[error(transparent)]
+    Events(#[from] EventsError),
     #[error(transparent)]
     Step(#[from] StepError),
     #[error(transparent)]

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     fn check(change: impl FnOnce(&mut serde_json::Value)) -> Result<(), String> {
-        let mut value = crate::command::spec::template(false);
+        let mut value = serde_json::to_value(crate::default_spec::default_spec(None)).unwrap();
         change(&mut value);
         let spec: Spec = serde_json::from_value(value).map_err(|error| error.to_string())?;
         validate(&spec).map_err(|error| error.to_string())

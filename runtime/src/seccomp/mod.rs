@@ -127,10 +127,10 @@ impl Program {
         &self.unknown_syscalls
     }
 
-    /// How many BPF instructions the program has.
+    /// The BPF instructions.
     #[must_use]
-    pub fn instruction_count(&self) -> usize {
-        self.instructions.len()
+    pub fn instructions(&self) -> &[FilterInstruction] {
+        &self.instructions
     }
 }
 
