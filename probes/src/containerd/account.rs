@@ -11,6 +11,9 @@ use super::channel::{ApiError, DaemonChannel};
 use crate::Host;
 use crate::name::ContainerdNamespace;
 
+/// How tonic calls every trouble with a connection: it adds nothing to the cause below it.
+const TRANSPORT: &str = "transport error";
+
 /// One daemon's account of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DaemonAccount {
@@ -97,7 +100,7 @@ fn reason(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        if !text.contains(&next) {
+        if !text.contains(&next) && next != TRANSPORT {
             text = format!("{text}: {next}");
         }
         cause = error.source();

@@ -42,6 +42,8 @@ pub struct Observation {
     pub shims: Vec<ShimProcess>,
     /// Where daemons keep their tasks' state.
     pub state_directories: Vec<StateDirectory>,
+    /// Whether every directory of bundles could be listed.
+    pub bundles_seen: bool,
     /// Containers: one for each bundle, and one for each cgroup of a shim's children that no bundle explains.
     pub containers: Vec<ObservedContainer>,
     /// Details of the processes that shims and inits have below them, and of those in containers' cgroups.
@@ -82,6 +84,10 @@ pub fn observe(host: &Host, ask: Option<Duration>) -> Result<Observation, Proces
     observe_containers(host, &mut seen);
     observe_processes(host, &mut seen);
     seen.stray_cgroups = stray::find_stray_cgroups(host, &seen);
+    if !seen.bundles_seen {
+        // An empty one may be a stopped container's.
+        seen.stray_cgroups.retain(|stray| !stray.pids.is_empty());
+    }
     seen.other_engines = engine::find_other_engines(host, &seen.table);
     if let Some(limit) = ask {
         seen.accounts = read_accounts(host, &addresses(&seen), limit);
@@ -110,6 +116,7 @@ fn addresses(seen: &Observation) -> Vec<PathBuf> {
 fn observe_containers(host: &Host, seen: &mut Observation) {
     seen.state_directories = find_state_directories(host, &seen.daemons, &seen.shims);
     let search = find_bundles(host, &seen.state_directories);
+    seen.bundles_seen = search.unreadable.is_empty();
     seen.not_seen.extend(search.unreadable.iter().map(|error| said(error)));
     let mut unseen = BTreeSet::new();
     for bundle in search.bundles {

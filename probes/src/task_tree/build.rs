@@ -69,6 +69,7 @@ fn host_summary(seen: &Observation) -> HostSummary {
         boot_id: seen.boot_id.clone(),
         uptime_seconds: seen.uptime.map(|uptime| uptime.as_secs()),
         cgroup_mode: seen.cgroup_mode,
+        bundles_seen: seen.bundles_seen,
         processes: seen.table.len(),
     }
 }
@@ -236,7 +237,7 @@ fn shim_node(plan: &Plan<'_>, daemon: usize, index: usize, account: &AccountInde
     containers
         .sort_by_key(|container| (container.id != shim.id, container.name.clone(), container.id.clone()));
     let mut findings = Vec::new();
-    if !observed.iter().any(|container| container.bundle.is_some()) && plan.can_see_bundles() {
+    if !observed.iter().any(|container| container.bundle.is_some()) && plan.seen.bundles_seen {
         let message = "no bundle is there for this shim".to_owned();
         findings.push(Finding { kind: FindingKind::ShimWithoutBundle, message });
     }
@@ -264,10 +265,5 @@ impl Plan<'_> {
     fn containers_of(&self, daemon: usize) -> impl Iterator<Item = usize> {
         let daemons = &self.daemons;
         (0..daemons.len()).filter(move |container| daemons[*container] == Some(daemon))
-    }
-
-    /// Without the right to list bundles their absence means nothing.
-    fn can_see_bundles(&self) -> bool {
-        !self.seen.not_seen.iter().any(|sentence| sentence.starts_with("cannot list"))
     }
 }

@@ -44,6 +44,8 @@ pub struct HostSummary {
     pub uptime_seconds: Option<u64>,
     /// How cgroups are mounted.
     pub cgroup_mode: Option<CgroupMode>,
+    /// Whether every bundle directory could be listed; without, a cgroup may have a container that is not shown.
+    pub bundles_seen: bool,
     /// How many processes the host shows, in and out of containers.
     pub processes: usize,
 }

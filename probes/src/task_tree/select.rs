@@ -124,7 +124,7 @@ impl TaskTree {
             running: status(ContainerStatus::Running),
             paused: status(ContainerStatus::Paused),
             processes: self.containers().map(|container| container.processes.len()).sum(),
-            findings: findings + self.stray_cgroups.len(),
+            findings: findings + if self.host.bundles_seen { self.stray_cgroups.len() } else { 0 },
         };
     }
 }

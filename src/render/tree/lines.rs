@@ -12,6 +12,9 @@ const DEEPEST: usize = 40;
 const FEWEST_LEVELS: usize = 6;
 const FEWEST_COLUMNS: usize = 16;
 
+/// A blank at which no line is folded; it is drawn as a blank.
+const UNBROKEN: char = '\u{a0}';
+
 /// How a piece of text is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
@@ -61,6 +64,11 @@ impl TreeLine {
     pub(super) fn fact(self, tone: Tone, text: impl Into<String>) -> Self {
         let apart = if self.spans.is_empty() { self } else { self.then(Tone::Faint, " · ") };
         apart.then(tone, text)
+    }
+
+    /// Adds a fact of a few words that stay on one line, where there is one.
+    pub(super) fn whole(self, tone: Tone, text: Option<String>) -> Self {
+        self.fact_if(tone, text.map(|text| text.replace(' ', &UNBROKEN.to_string())))
     }
 
     /// Adds a fact where there is one.
@@ -142,9 +150,9 @@ fn rails(lines: &[TreeLine], deepest: usize) -> Vec<Rails> {
 /// Folds at blanks, and inside of words that are longer than a row. Every character that is not the blank at a fold is
 /// kept.
 fn fold(spans: &[Span], first: Option<usize>, next: Option<usize>) -> Vec<Vec<Span>> {
-    let (Some(first), Some(next)) = (first, next) else { return vec![spans.to_vec()] };
     let cells: Vec<(char, Tone)> =
         spans.iter().flat_map(|span| span.text.chars().map(|c| (c, span.tone))).collect();
+    let (Some(first), Some(next)) = (first, next) else { return vec![to_spans(&cells)] };
     let mut rows = Vec::new();
     let mut rest = cells.as_slice();
     loop {
@@ -173,8 +181,9 @@ fn cells_that_fit(cells: &[(char, Tone)], columns: usize) -> usize {
 fn to_spans(cells: &[(char, Tone)]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for (c, tone) in cells {
+        let c = if *c == UNBROKEN { ' ' } else { *c };
         match spans.last_mut() {
-            Some(span) if span.tone == *tone => span.text.push(*c),
+            Some(span) if span.tone == *tone => span.text.push(c),
             _ => spans.push(Span { tone: *tone, text: c.to_string() }),
         }
     }

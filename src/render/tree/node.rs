@@ -36,7 +36,7 @@ pub(super) fn daemon_line(daemon: &DaemonNode, level: usize) -> TreeLine {
     let uptime = daemon.process.as_ref().and_then(|process| process.uptime_seconds);
     line.fact_if(Tone::Plain, daemon.unit.as_ref().map(ToString::to_string))
         .fact_if(Tone::Plain, daemon.address.as_deref().map(path))
-        .fact_if(Tone::Faint, uptime.map(|seconds| format!("up {}", duration(seconds))))
+        .whole(Tone::Faint, uptime.map(|seconds| format!("up {}", duration(seconds))))
 }
 
 pub(super) fn shim_line(shim: &ShimNode, level: usize, detail: Detail) -> TreeLine {
@@ -51,8 +51,8 @@ pub(super) fn shim_line(shim: &ShimNode, level: usize, detail: Detail) -> TreeLi
         .then(Tone::Plain, format!("shim {}", shim.pid))
         .fact_if(Tone::Plain, name.map(|name| escape(&name).into_owned()))
         .fact_if(Tone::Plain, id)
-        .fact(Tone::Faint, parent)
-        .fact_if(Tone::Faint, shim.uptime_seconds.map(|seconds| format!("up {}", duration(seconds))))
+        .whole(Tone::Faint, Some(parent))
+        .whole(Tone::Faint, shim.uptime_seconds.map(|seconds| format!("up {}", duration(seconds))))
 }
 
 pub(super) fn container_line(container: &ContainerNode, level: usize, detail: Detail) -> TreeLine {
@@ -63,12 +63,12 @@ pub(super) fn container_line(container: &ContainerNode, level: usize, detail: De
     line.fact_if(Tone::Plain, sandbox.then(|| "sandbox".to_owned()))
         .fact_if(Tone::Plain, id)
         .fact(status_tone(container.status), container.status.as_str())
-        .fact_if(Tone::Plain, container.image.as_deref().map(|image| escape(image).into_owned()))
-        .fact(Tone::Plain, runtime(&container.runtime))
-        .fact_if(Tone::Plain, container.init.as_ref().map(init))
-        .fact_if(Tone::Plain, memory(container))
+        .fact_if(Tone::Plain, container.image.as_deref().map(|image| shown_image(image, detail)))
+        .whole(Tone::Plain, Some(runtime(&container.runtime)))
+        .whole(Tone::Plain, container.init.as_ref().map(init))
+        .whole(Tone::Plain, memory(container))
         .fact_if(Tone::Warning, host_namespaces(container))
-        .fact_if(Tone::Faint, uptime.map(|seconds| format!("up {}", duration(seconds))))
+        .whole(Tone::Faint, uptime.map(|seconds| format!("up {}", duration(seconds))))
 }
 
 pub(super) fn process_line(process: &ProcessNode, level: usize, deepest: usize, detail: Detail) -> TreeLine {
@@ -98,7 +98,7 @@ pub(super) fn process_line(process: &ProcessNode, level: usize, deepest: usize, 
     }
     let inside = process.namespace_pid.map(|pid| format!("pid {pid} inside"));
     line.fact_if(Tone::Faint, inside)
-        .fact_if(Tone::Faint, process.uptime_seconds.map(|seconds| format!("up {}", duration(seconds))))
+        .whole(Tone::Faint, process.uptime_seconds.map(|seconds| format!("up {}", duration(seconds))))
 }
 
 pub(super) fn finding_line(finding: &Finding, level: usize) -> TreeLine {
@@ -126,6 +126,12 @@ fn id(id: &str, detail: Detail) -> String {
     } else {
         escape(id).into_owned()
     }
+}
+
+/// Docker's familiar names in the compact tree: `docker.io/library/` is what a name without a registry means.
+fn shown_image(image: &str, detail: Detail) -> String {
+    let familiar = image.strip_prefix("docker.io/library/").filter(|_| detail == Detail::Compact);
+    escape(familiar.unwrap_or(image)).into_owned()
 }
 
 fn status_tone(status: ContainerStatus) -> Tone {

@@ -78,7 +78,10 @@ impl Lines {
         self.lines.push(daemon_line(daemon, 1));
         self.lines.extend(daemon.findings.iter().map(|finding| finding_line(finding, 1)));
         match &daemon.api {
-            ApiSummary::Silent { reason } => self.note(1, "its API does not answer", reason),
+            ApiSummary::Silent { reason } if daemon.process.is_some() => {
+                self.note(1, "its API does not answer", reason);
+            }
+            ApiSummary::Silent { reason } => self.evidence(1, "API", Some(escape(reason).into_owned())),
             ApiSummary::Answered { missing: Some(missing), .. } => {
                 self.note(1, "its API answered only in part", missing);
             }
@@ -125,7 +128,7 @@ impl Lines {
         self.evidence(3, "cgroup", shim.cgroup.as_ref().map(ToString::to_string));
         self.evidence(3, "socket", shim.address.as_deref().map(|address| escape(address).into_owned()));
         for proof in &shim.ownership {
-            self.evidence(3, "owned by this daemon", Some(escape(&proof.detail).into_owned()));
+            self.evidence(3, "proof of owner", Some(escape(&proof.detail).into_owned()));
         }
         for container in &shim.containers {
             self.container(container, 4);
@@ -172,13 +175,18 @@ impl Lines {
 
     /// What belongs to no containerd.
     fn others(&mut self, tree: &TaskTree) {
+        let what = if tree.host.bundles_seen {
+            (Tone::Bad, "cgroup without a container")
+        } else {
+            (Tone::Warning, "cgroup of a container whose bundle is not to be seen")
+        };
         for stray in &tree.stray_cgroups {
             let holds = match stray.pids.len() {
                 0 => "empty".to_owned(),
                 pids => count(pids, "process"),
             };
             let line = TreeLine::node(1)
-                .then(Tone::Bad, "cgroup without a container")
+                .then(what.0, what.1)
                 .fact(Tone::Plain, stray.cgroup.to_string())
                 .fact(Tone::Plain, holds);
             self.lines.push(line);
@@ -193,7 +201,7 @@ impl Lines {
                 .fact(Tone::Plain, format!("pid {}", other.pid))
                 .fact_if(Tone::Plain, text(&other.name))
                 .fact_if(Tone::Plain, text(&other.id))
-                .fact(Tone::Faint, count(other.processes, "process"));
+                .whole(Tone::Faint, Some(count(other.processes, "process")));
             self.lines.push(line);
         }
     }
