@@ -10,6 +10,8 @@ mod model;
 mod owner;
 mod place;
 mod select;
+#[cfg(test)]
+mod tests;
 
 pub use build::build_task_tree;
 pub use model::{

@@ -34,7 +34,7 @@ pub(super) fn find_owners(seen: &Observation) -> Vec<DaemonSeed<'_>> {
         if owner_of_shim(&seeds, shim).is_none() {
             seeds.push(DaemonSeed {
                 address: shim.address.as_deref().map(canonical),
-                state_directory: shim.state_directory().map(canonical),
+                state_directory: state_of_shim(seen, shim),
                 process: None,
             });
         }
@@ -48,6 +48,15 @@ pub(super) fn find_owners(seen: &Observation) -> Vec<DaemonSeed<'_>> {
         }
     }
     seeds
+}
+
+/// The state directory that a shim works below; without the right to see its working directory, that of its bundle.
+fn state_of_shim(seen: &Observation, shim: &ShimProcess) -> Option<PathBuf> {
+    let served = |container: &&ObservedContainer| {
+        container.id == shim.id && container.containerd_namespace == shim.containerd_namespace
+    };
+    let bundle = || seen.containers.iter().filter(served).find_map(|container| container.bundle.as_ref());
+    shim.state_directory().or_else(|| Some(&bundle()?.state_directory)).map(canonical)
 }
 
 /// The daemon of a shim: by the address that it reports to; without one by its bundle, then by its cgroup.
