@@ -13,6 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn tree(host: &str, columns: Option<&str>, arguments: &[&str]) -> Output {
+    assert!(fixture(host).join("proc").is_dir(), "the captured host `{host}` is not there");
     let mut command = Command::new(env!("CARGO_BIN_EXE_inspect"));
     command.env_remove("COLUMNS").env_remove("NO_COLOR");
     command.envs(columns.map(|columns| ("COLUMNS", columns)));
@@ -51,6 +52,8 @@ fn every_captured_host_shows_its_tree() {
 #[test]
 fn nothing_is_cut_at_any_width() {
     let words = |text: &str| -> String {
+        // Where there are few columns, deep levels are drawn at one and say so.
+        let text = text.replace("(level 3) ", "");
         text.chars().filter(|c| !c.is_whitespace() && !"│├└─".contains(*c)).collect()
     };
     for host in HOSTS {
@@ -60,7 +63,7 @@ fn nothing_is_cut_at_any_width() {
             let width: usize = columns.parse().expect("a number");
             let long: Vec<_> = text.lines().filter(|line| line.chars().count() > width).collect();
             assert!(long.is_empty(), "{host} at {columns}: {long:#?}");
-            assert_eq!(words(&text), wide, "{host} at {columns}");
+            assert!(words(&text) == wide, "{host} at {columns} shows something else:\n{text}");
         }
     }
 }

@@ -62,7 +62,8 @@ impl TreeLine {
 
     /// Adds a fact, apart from the one before it.
     pub(super) fn fact(self, tone: Tone, text: impl Into<String>) -> Self {
-        let apart = if self.spans.is_empty() { self } else { self.then(Tone::Faint, " · ") };
+        let apart =
+            if self.spans.is_empty() { self } else { self.then(Tone::Faint, format!("{UNBROKEN}· ")) };
         apart.then(tone, text)
     }
 
