@@ -1,13 +1,12 @@
 //! Cgroups that look like a container's and belong to none: left behind, or holding processes that lost their container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 
 use super::Observation;
 use super::container::{ObservedContainer, read_members};
 use crate::Host;
-use crate::bundle::cgroup_belongs_to;
 use crate::cgroup::child_cgroups;
 use crate::name::{CgroupPath, Pid};
 
@@ -29,11 +28,12 @@ pub struct StrayCgroup {
 
 pub(super) fn find_stray_cgroups(host: &Host, seen: &Observation) -> Vec<StrayCgroup> {
     let parents = parents_of_containers(seen);
+    let known = Known::new(seen);
     let mut found = Vec::new();
     let mut waiting = vec![(CgroupPath::new("/"), 0)];
     while let Some((parent, depth)) = waiting.pop() {
         for cgroup in child_cgroups(host, &parent).unwrap_or_default() {
-            if is_known(seen, &cgroup) {
+            if known.has(&cgroup) {
                 continue;
             }
             if parents.contains(&parent) || is_container_scope(&cgroup) {
@@ -63,11 +63,31 @@ fn parents_of_containers(seen: &Observation) -> BTreeSet<CgroupPath> {
     parents
 }
 
-/// A container's own cgroup (what is below it is its own business), or one named after a container that is known.
-fn is_known(seen: &Observation, cgroup: &CgroupPath) -> bool {
-    seen.containers
-        .iter()
-        .any(|container| container.cgroup_path() == Some(cgroup) || cgroup_belongs_to(cgroup, &container.id))
+/// The cgroups and ids of the containers that are known.
+struct Known<'a> {
+    paths: HashSet<&'a str>,
+    ids: HashSet<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn new(seen: &'a Observation) -> Self {
+        let paths = seen.containers.iter().filter_map(ObservedContainer::cgroup_path);
+        Self {
+            paths: paths.map(CgroupPath::as_str).collect(),
+            ids: seen.containers.iter().map(|container| container.id.as_str()).collect(),
+        }
+    }
+
+    /// A container's own cgroup (what is below it is its own business), or one named after a container: its id, or a
+    /// scope `PREFIX-ID.scope`.
+    fn has(&self, cgroup: &CgroupPath) -> bool {
+        let name = cgroup.as_str().rsplit('/').next().unwrap_or_default();
+        let scope = name.strip_suffix(".scope").unwrap_or_default();
+        let ends = scope.match_indices('-').map(|(dash, _)| &scope[dash + 1..]);
+        self.paths.contains(cgroup.as_str())
+            || self.ids.contains(name)
+            || std::iter::once(scope).chain(ends).any(|id| !id.is_empty() && self.ids.contains(id))
+    }
 }
 
 fn is_container_scope(cgroup: &CgroupPath) -> bool {
@@ -115,6 +135,19 @@ mod tests {
         let paths: Vec<_> = stray.iter().map(|stray| stray.cgroup.as_str()).collect();
         assert_eq!(paths, ["/default/left", format!("/{scope}").as_str()]);
         assert_eq!(stray[0].pids, [Pid::new(9)]);
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_path_and_by_its_name() {
+        let known = Known { paths: ["/a/b"].into(), ids: ["web", "my-web"].into() };
+        let has = |path: &str| known.has(&CgroupPath::new(path));
+        assert!(
+            has("/a/b")
+                && has("/default/web")
+                && has("/x.slice/cri-containerd-my-web.scope")
+                && has("/web.scope")
+        );
+        assert!(!has("/default/web2") && !has("/x.slice/cri-myweb.scope") && !has("/web/below"));
     }
 
     #[test]
