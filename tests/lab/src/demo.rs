@@ -52,6 +52,15 @@ const STEPS: &[Step] = &[
         says: "The daemon is stopped; the containers are still there",
         lines: &["systemctl stop containerd", "inspect tree", "systemctl start containerd"],
     },
+    Step {
+        says: "The runtime under containerd is swapped: proven by canaries, the containers live on, and back to the very bytes",
+        lines: &[
+            "inspect swap-runtime crun --dry-run",
+            "inspect swap-runtime crun --yes",
+            "inspect swap-runtime --status",
+            "inspect swap-runtime --undo --yes",
+        ],
+    },
 ];
 
 /// One line of the demonstration under emulation.
