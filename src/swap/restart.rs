@@ -11,6 +11,10 @@ use super::error::SwapError;
 
 /// How often the socket is tried while the daemon starts.
 const POLL: Duration = Duration::from_millis(100);
+/// How often a restart is tried that brings the old config back, and the pause before another try.
+const ROLLBACK_TRIES: u32 = 3;
+const ROLLBACK_PAUSE: Duration = Duration::from_secs(1);
+
 /// Restarts the unit and waits until a daemon other than `old` serves the socket.
 pub(crate) async fn restart(
     systemd: &Systemd,
@@ -24,18 +28,27 @@ pub(crate) async fn restart(
 }
 
 /// For putting things back: also out of a state in which systemd refuses starts, and of a start that hangs.
+///
+/// systemd tells of a failed job before the unit has come to rest: a failure that is forgotten too early counts again.
 pub(crate) async fn restart_for_rollback(
     systemd: &Systemd,
     unit: &UnitName,
     socket: &Path,
     limit: Duration,
 ) -> Result<(), SwapError> {
-    match systemd.reset_failed(unit).await {
-        // A unit that has not failed has nothing to forget.
-        Ok(()) | Err(SystemdError::Call { .. }) => {}
-        Err(error) => return Err(error.into()),
+    let mut tries = 1;
+    loop {
+        match systemd.reset_failed(unit).await {
+            // A unit that has not failed has nothing to forget.
+            Ok(()) | Err(SystemdError::Call { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match restart(systemd, unit, socket, None, limit).await {
+            Err(SwapError::Systemd(SystemdError::Job { .. })) if tries < ROLLBACK_TRIES => tries += 1,
+            outcome => return outcome,
+        }
+        tokio::time::sleep(ROLLBACK_PAUSE).await;
     }
-    restart(systemd, unit, socket, None, limit).await
 }
 
 async fn wait_until_serving(
