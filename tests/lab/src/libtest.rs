@@ -29,22 +29,25 @@ const SKIPPED: &str = "skipped: ";
 pub(crate) fn parse(text: &str) -> Counts {
     let mut counts = Counts::default();
     let (mut begun, mut ended, mut said_skipped) = (0, 0, 0);
-    // Tests of the binary at hand that passed, for a binary that never says its result.
-    let mut passing = 0;
+    // Tests of the binary at hand that passed and failed, for a binary that never says its result.
+    let (mut passing, mut failing) = (0, 0);
     let mut shown = None;
     for line in text.lines() {
         if is_start(line) {
             begun += 1;
             counts.passed += std::mem::take(&mut passing);
+            counts.failed += std::mem::take(&mut failing);
         } else if let Some((passed, failed)) = parse_result(line) {
             ended += 1;
-            passing = 0;
+            (passing, failing) = (0, 0);
             counts.passed += passed;
             counts.failed += failed;
         } else if let Some(skip) = parse_ignored(line) {
             counts.skipped.push(skip);
         } else if line.starts_with("test ") && line.ends_with(" ... ok") {
             passing += 1;
+        } else if line.starts_with("test ") && line.ends_with(" ... FAILED") {
+            failing += 1;
         } else if let Some(test) =
             line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
@@ -57,6 +60,7 @@ pub(crate) fn parse(text: &str) -> Counts {
         }
     }
     counts.passed = (counts.passed + passing).saturating_sub(said_skipped);
+    counts.failed += failing;
     counts.complete = begun > 0 && begun == ended;
     counts
 }
@@ -132,8 +136,8 @@ test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
 
     #[test]
     fn a_binary_that_dies_is_incomplete() {
-        let counts = parse("running 2 tests\ntest a ... ok\ntest b ... ");
-        assert_eq!((counts.passed, counts.failed, counts.complete), (1, 0, false));
+        let counts = parse("running 3 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ");
+        assert_eq!((counts.passed, counts.failed, counts.complete), (1, 1, false));
         assert!(!parse("").complete);
     }
 }

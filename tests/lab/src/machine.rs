@@ -139,6 +139,15 @@ impl Owned {
         matches!(store::try_lock(&self.machine.directory.join(LOCK)), Ok(None))
     }
 
+    /// Waits until QEMU has ended, no longer than `bound`.
+    pub(crate) fn await_end(&self, bound: Duration) -> Result<(), LabError> {
+        let deadline = Instant::now() + bound;
+        while self.is_up() && Instant::now() < deadline {
+            interrupt::tick()?;
+        }
+        Ok(())
+    }
+
     /// Stops the node and keeps its memory and disk in `directory`; the machine is over then.
     pub(crate) fn save(mut self, directory: &Path) -> Result<(), LabError> {
         let memory = directory.join("memory");

@@ -41,6 +41,12 @@ const ENGINES_PREFIX: &str = "vm_engines";
 /// Nodes at the same time, by default.
 pub(crate) const DEFAULT_JOBS: u8 = 1;
 
+/// What ssh exits with when the connection broke: the node may have gone down with the suite.
+const SSH_LOST: i32 = 255;
+
+/// How long a kernel takes from its panic to QEMU's end.
+const END_OF_NODE: Duration = Duration::from_secs(15);
+
 /// How often the log of a running suite is looked at for progress.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -217,6 +223,9 @@ fn run_suite(
     if good {
         step.done(&format!("{} passed", outcome.passed));
     } else {
+        if ended.and_then(|status| status.code()) == Some(SSH_LOST) {
+            owned.await_end(END_OF_NODE)?;
+        }
         show_failure(owned, &text, progress);
         let ending =
             ended.map_or("was killed".to_owned(), |status| describe_ending(status.code(), plan.bound));
