@@ -4,7 +4,7 @@ mod create;
 mod delete;
 pub(crate) mod events;
 mod exec;
-pub(crate) mod features;
+mod features;
 mod kill;
 mod list;
 mod pause;
