@@ -3,6 +3,8 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
+
 use crate::cli::CreateOptions;
 use crate::context::{Call, Context};
 use crate::error::RuntimeError;
@@ -19,7 +21,8 @@ pub(super) fn create(options: &CreateOptions, context: &Context, call: &Call) ->
     let mut request = request(options, context)?;
     request.waits_for_start = true;
     request.console = connect_console(options)?;
-    parent::create(request)?;
+    let (spec, text) = parent::load_spec(&request.bundle.join("config.json"))?;
+    parent::create(request, &spec, &text)?;
     Ok(0)
 }
 
@@ -28,14 +31,15 @@ pub(super) fn run(options: &CreateOptions, context: &Context, call: &Call) -> Re
     protect(call)?;
     let mut request = request(options, context)?;
     request.is_foreground = !options.detach;
+    let (spec, text) = parent::load_spec(&request.bundle.join("config.json"))?;
     let mut console = None;
     request.console = connect_console(options)?;
-    if !options.detach && request.console.is_none() && wants_terminal(&request.bundle)? {
+    if !options.detach && request.console.is_none() && wants_terminal(&spec) {
         let (receiver, sender) = Console::pair()?;
         console = Some(receiver);
         request.console = Some(sender);
     }
-    let created = parent::create(request)?;
+    let created = parent::create(request, &spec, &text)?;
     let started = start(&created);
     if started.is_err() || !options.detach {
         let status = started.and_then(|()| Ok(foreground::wait(created.pidfd.as_fd(), console)?));
@@ -107,7 +111,6 @@ fn connect_console(options: &CreateOptions) -> Result<Option<std::os::fd::OwnedF
     Ok(options.console_socket.as_deref().map(terminal::connect_socket).transpose()?)
 }
 
-fn wants_terminal(bundle: &Path) -> Result<bool, RuntimeError> {
-    let (spec, _) = parent::load_spec(&bundle.join("config.json"))?;
-    Ok(spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false))
+fn wants_terminal(spec: &Spec) -> bool {
+    spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false)
 }

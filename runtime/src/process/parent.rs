@@ -70,12 +70,13 @@ pub(crate) fn load_spec(path: &Path) -> Result<(Spec, Vec<u8>), RuntimeError> {
 }
 
 /// Creates a container up to where its program could run. Nothing is left of it when this fails.
-pub(crate) fn create(request: Request<'_>) -> Result<Created, RuntimeError> {
-    let (spec, text) = load_spec(&request.bundle.join("config.json"))?;
-    validate(&spec)?;
+///
+/// `spec` and `text` are the bundle's.
+pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<Created, RuntimeError> {
+    validate(spec)?;
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
-    let mut plan = plan::plan(&spec, &rootfs, request.options)?;
-    plan_linux(&spec, &mut plan)?;
+    let mut plan = plan::plan(spec, &rootfs, request.options)?;
+    plan_linux(spec, &mut plan)?;
     check_console(&request, &plan)?;
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
@@ -86,8 +87,8 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, RuntimeError> {
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
     state.annotations = spec.annotations().clone().unwrap_or_default();
     state.systemd_cgroup = cgroup_plan.scope().is_some();
-    let mut creation = Creation { spec: &spec, directory, state, cgroup_plan, cgroup: None, child: None };
-    match creation.run(plan, &text, request) {
+    let mut creation = Creation { spec, directory, state, cgroup_plan, cgroup: None, child: None };
+    match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
         Err(error) => {
             creation.undo();
