@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Run(crate::command::run::RunArgs),
     Spec(crate::command::spec::SpecArgs),
     Tree(crate::command::tree::TreeArgs),
+    Bundle(crate::command::bundle::BundleArgs),
+    DiffSpec(crate::command::diff_spec::DiffSpecArgs),
     Trace(crate::command::trace::TraceArgs),
     Unpack(crate::command::unpack::UnpackArgs),
     Verify(crate::command::verify::VerifyArgs),

@@ -17,6 +17,8 @@ pub mod observation;
 pub mod process;
 pub mod runtime_choice;
 pub mod runtime_state;
+pub mod spec;
+pub mod spec_readback;
 pub mod systemd;
 pub mod task_tree;
 

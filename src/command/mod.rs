@@ -1,6 +1,9 @@
 //! One file per subcommand: ask a probe, get a value, render it.
 
+pub(crate) mod bundle;
 pub(crate) mod cgroup;
+mod container;
+pub(crate) mod diff_spec;
 pub(crate) mod image;
 pub(crate) mod run;
 pub(crate) mod spec;
@@ -26,6 +29,8 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError
         Command::Run(args) => run::run(args, &host, output),
         Command::Spec(args) => spec::run(args, output),
         Command::Tree(args) => tree::run(args, &host, output),
+        Command::Bundle(args) => bundle::run(args, &host, output),
+        Command::DiffSpec(args) => diff_spec::run(args, &host, output),
         Command::Trace(args) => trace::run(args, &host, output),
         Command::SwapRuntime(args) => swap_runtime::run(args, &host, output),
         Command::Unpack(args) => unpack::run(args, &host, output),

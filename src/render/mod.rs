@@ -1,5 +1,6 @@
 //! Values in, text out: nothing here reads the host or writes to the terminal.
 
+pub(crate) mod bundle;
 pub(crate) mod cgroup;
 pub(crate) mod chrome;
 pub(crate) mod diff;
@@ -7,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod json;
 pub(crate) mod openmetrics;
 pub(crate) mod plot;
+pub(crate) mod spec_diff;
 pub(crate) mod style;
 pub(crate) mod swap;
 pub(crate) mod table;

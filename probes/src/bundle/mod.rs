@@ -4,12 +4,14 @@
 //! of the runtime, the shim's address. It is there without any daemon, and tells of tasks whose shim is dead.
 
 mod cgroup;
+mod contents;
 mod excerpt;
 mod files;
 mod locate;
 mod state_directory;
 
 pub use cgroup::{cgroup_belongs_to, spec_cgroup_path};
+pub use contents::{BundleContents, ExplainedFile, explain_bundle};
 pub use excerpt::{SpecExcerpt, SpecNamespace, read_spec_excerpt};
 pub use files::{Bundle, BundleError, RuntimeOptions, ShimAddress, read_bundle};
 pub use locate::{

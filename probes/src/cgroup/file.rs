@@ -62,7 +62,7 @@ pub enum CgroupFileError {
 }
 
 /// A file's text, or `None` where the cgroup vanished or the controller is not enabled in it.
-pub(super) fn read_present_text(path: &Path) -> Result<Option<String>, CgroupFileError> {
+pub(crate) fn read_present_text(path: &Path) -> Result<Option<String>, CgroupFileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_gone(&error) => Ok(None),

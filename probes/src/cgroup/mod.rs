@@ -14,6 +14,7 @@ mod unit;
 pub use conversion::{SharesConversion, SwapError, conversions_matching, io_weight, swap_max};
 pub use effective::{EffectiveLimit, read_effective_limits};
 pub use expectation::{Accepted, Expectation, legacy_expectations, unified_expectations};
+pub(crate) use file::read_present_text;
 pub use file::{
     CgroupFileError, Limit, parse_flat_keyed, parse_limit, read_cgroup_value, read_flat_keyed, read_limit,
 };
