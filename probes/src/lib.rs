@@ -10,6 +10,7 @@ pub mod containerd;
 pub mod escape;
 pub mod events;
 pub mod host;
+pub mod killed;
 pub mod known_error;
 pub mod name;
 pub mod node;

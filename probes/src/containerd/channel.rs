@@ -163,7 +163,7 @@ impl DaemonChannel {
         }
     }
 
-    fn failed(&self, method: &'static str, status: tonic::Status) -> ApiError {
+    pub(super) fn failed(&self, method: &'static str, status: tonic::Status) -> ApiError {
         ApiError::Call { socket: self.socket.clone(), method, status: Box::new(status) }
     }
 }

@@ -10,6 +10,7 @@ mod api;
 mod channel;
 mod cri;
 mod daemon;
+mod events;
 mod shim;
 
 pub use account::{DaemonAccount, NamespaceAccount, read_accounts};
@@ -20,4 +21,5 @@ pub use api::{
 pub use channel::{ApiError, DaemonChannel};
 pub use cri::{CriHandler, CriStatus};
 pub use daemon::{DEFAULT_ADDRESS, DEFAULT_CONFIG, DEFAULT_STATE, DaemonProcess, find_daemons};
+pub use events::{DaemonEvent, DaemonEvents};
 pub use shim::{ShimProcess, TASK_DIRECTORY, find_shims};
