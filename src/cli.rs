@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Run(crate::command::run::RunArgs),
     Spec(crate::command::spec::SpecArgs),
     Tree(crate::command::tree::TreeArgs),
+    Events(crate::command::events::EventsArgs),
     Bundle(crate::command::bundle::BundleArgs),
     DiffSpec(crate::command::diff_spec::DiffSpecArgs),
     Trace(crate::command::trace::TraceArgs),

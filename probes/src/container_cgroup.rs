@@ -12,7 +12,7 @@ use crate::cgroup::{CgroupLocation, Membership, read_cgroup_path, read_membershi
 use crate::escape::quote;
 use crate::name::{CgroupPath, ContainerId, ContainerdNamespace, Pid};
 use crate::node::{Node, NodeError};
-use crate::process::ProcessError;
+use crate::process::{ProcessError, read_stat};
 use crate::runtime_state::read_runtime_state;
 
 /// Where hierarchies are mounted: a path that was copied from there is taken as well.
@@ -104,14 +104,7 @@ pub fn locate_cgroup(host: &Host, node: &mut Node, query: &str) -> Result<Cgroup
 /// # Errors
 /// [`CgroupSubjectError`] when there is none.
 pub fn of_bundle(host: &Host, bundle: Bundle) -> Result<CgroupSubject, CgroupSubjectError> {
-    let state = read_runtime_state(host, &bundle).ok().flatten();
-    // A pid is used again: the runtime's record says when its process began.
-    let is_init = |pid: &Pid| {
-        let start = state.as_ref().and_then(|state| state.init_start_time);
-        let now = crate::process::read_stat(host, *pid).ok().flatten();
-        now.is_some_and(|stat| !stat.state.has_ended() && start.is_none_or(|start| start == stat.start_time))
-    };
-    let init = bundle.init_pid.filter(is_init);
+    let init = find_running_init(host, &bundle);
     let memberships = match init {
         Some(pid) => read_memberships(host, pid)?.unwrap_or_default(),
         None => Vec::new(),
@@ -121,10 +114,19 @@ pub fn of_bundle(host: &Host, bundle: Bundle) -> Result<CgroupSubject, CgroupSub
         None => None,
     };
     let path = of_init
-        .or_else(|| state.and_then(|state| state.cgroup))
+        .or_else(|| read_runtime_state(host, &bundle).ok().flatten().and_then(|state| state.cgroup))
         .or_else(|| cgroup_of_spec(host, &bundle))
         .ok_or_else(|| CgroupSubjectError::Unknown { id: bundle.id.clone() })?;
     subject(host, limits_cgroup(path), &memberships, Some(bundle))
+}
+
+/// The bundle's init process, when it runs: a pid is used again, and the runtime's record says when its process began.
+#[must_use]
+pub fn find_running_init(host: &Host, bundle: &Bundle) -> Option<Pid> {
+    let pid = bundle.init_pid?;
+    let start = read_runtime_state(host, bundle).ok().flatten().and_then(|state| state.init_start_time);
+    let now = read_stat(host, pid).ok().flatten()?;
+    (!now.state.has_ended() && start.is_none_or(|start| start == now.start_time)).then_some(pid)
 }
 
 fn cgroup_of_spec(host: &Host, bundle: &Bundle) -> Option<CgroupPath> {

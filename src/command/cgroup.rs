@@ -13,6 +13,7 @@ use inspect_probes::cgroup::{
 use inspect_probes::container_cgroup::{CgroupSubject, CgroupSubjectError, locate_cgroup};
 use inspect_probes::escape::escape;
 use inspect_probes::events::CgroupWatch;
+use inspect_probes::killed::{oom_finding, read_levels};
 use inspect_probes::name::{CgroupPath, ContainerId, UnitName};
 use inspect_probes::{Host, Node};
 
@@ -115,6 +116,7 @@ fn read_report(host: &Host, subject: &CgroupSubject) -> Result<CgroupReport, Com
     let effective = read_effective_limits(location).map_err(CommandError::trouble)?;
     let reading = read_cgroup(host, location).map_err(CommandError::trouble)?;
     let mut findings = findings(&rows, &effective, &location.path);
+    findings.extend(oom_finding(&read_levels(location).map_err(CommandError::trouble)?));
     findings.extend(unit_note);
     Ok(CgroupReport {
         container: subject.container.clone(),

@@ -4,6 +4,7 @@ pub(crate) mod bundle;
 pub(crate) mod cgroup;
 mod container;
 pub(crate) mod diff_spec;
+pub(crate) mod events;
 pub(crate) mod image;
 pub(crate) mod run;
 pub(crate) mod spec;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<Status, CommandError
         Command::Run(args) => run::run(args, &host, output),
         Command::Spec(args) => spec::run(args, output),
         Command::Tree(args) => tree::run(args, &host, output),
+        Command::Events(args) => events::run(args, &host, output),
         Command::Bundle(args) => bundle::run(args, &host, output),
         Command::DiffSpec(args) => diff_spec::run(args, &host, output),
         Command::Trace(args) => trace::run(args, &host, output),

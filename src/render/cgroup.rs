@@ -8,9 +8,10 @@ use inspect_probes::escape::escape;
 use inspect_probes::name::{CgroupPath, UnitName};
 use serde::Serialize;
 
-use super::plot::{bytes, sparkline};
+use super::plot::sparkline;
 use super::style::Style;
 use super::table::render_table;
+use super::units::bytes;
 use super::wrap::wrap;
 
 /// How many values a plot shows.

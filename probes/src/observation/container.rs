@@ -6,9 +6,10 @@ use super::{Observation, said};
 use crate::Host;
 use crate::bundle::{Bundle, SpecExcerpt, cgroup_belongs_to, read_spec_excerpt, spec_cgroup_path};
 use crate::cgroup::{
-    Limit, cgroup_directory, child_cgroups, read_cgroup_path, read_cgroup_procs, read_cgroup_value,
-    read_flat_keyed, read_limit,
+    CgroupLocation, Limit, cgroup_directory, child_cgroups, read_cgroup_path, read_cgroup_procs,
+    read_cgroup_value, read_flat_keyed, read_limit,
 };
+use crate::killed::{oom_finding, read_levels};
 use crate::name::{CgroupPath, ContainerId, ContainerdNamespace, Pid};
 use crate::process::{ProcessTable, read_stat};
 use crate::runtime_state::{RuntimeState, read_runtime_state, runtime_state_directory};
@@ -51,6 +52,8 @@ pub struct ObservedCgroup {
     pub memory_current: Option<u64>,
     /// `memory.max`, in bytes.
     pub memory_max: Option<Limit>,
+    /// What the OOM killer did in it, in a sentence; `None` when nothing.
+    pub oom: Option<String>,
 }
 
 impl ObservedContainer {
@@ -141,6 +144,9 @@ fn observe_cgroup(host: &Host, path: CgroupPath) -> Option<ObservedCgroup> {
         frozen: events.and_then(|events| events.get("frozen").map(|value| *value != 0)),
         memory_current: read_cgroup_value(&directory.join("memory.current")).ok().flatten(),
         memory_max: read_limit(&directory.join("memory.max")).ok().flatten(),
+        oom: CgroupLocation::find(host, &path, &[])
+            .and_then(|location| read_levels(&location).ok())
+            .and_then(|levels| oom_finding(&levels)),
         path,
     })
 }

@@ -203,6 +203,9 @@ fn findings(context: &ContainerContext<'_>, status: ContainerStatus) -> Vec<Find
     for (kind, message) in process_findings(context) {
         find(kind, message);
     }
+    if let Some(oom) = container.cgroup.as_ref().and_then(|cgroup| cgroup.oom.clone()) {
+        find(FindingKind::OomKilled, oom);
+    }
     if let Some(task) = context.account.task.filter(|task| !status.agrees_with(task.status)) {
         let said = format!("{:?}", task.status).to_lowercase();
         find(

@@ -393,6 +393,8 @@ pub enum FindingKind {
     Zombies,
     /// A process of the container that is in another cgroup.
     OutsideCgroup,
+    /// The kernel's OOM killer killed processes of the container.
+    OomKilled,
     /// The daemon says another status than the kernel shows.
     StatusDiffers,
     /// The daemon has a task of which the host shows nothing.

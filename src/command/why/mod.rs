@@ -1,6 +1,7 @@
 //! `inspect why`: the reasons behind what is seen on a node.
 
 mod error;
+mod killed;
 mod runtime;
 
 use clap::{Args, Subcommand};
@@ -9,7 +10,7 @@ use inspect_probes::Host;
 use crate::error::CommandError;
 use crate::output::{Output, Status};
 
-/// Say why: which runtime made a container, what an error text means
+/// Say why: which runtime made a container, what killed it, what an error text means
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct WhyArgs {
@@ -23,6 +24,7 @@ pub(crate) struct WhyArgs {
 #[derive(Debug, Subcommand)]
 enum Question {
     Runtime(runtime::RuntimeArgs),
+    Killed(killed::KilledArgs),
     Error(error::ErrorArgs),
 }
 
@@ -30,10 +32,17 @@ enum Question {
 pub(crate) fn run(args: &WhyArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {
     match (&args.question, &args.container) {
         (Some(Question::Runtime(args)), _) => runtime::run(args, host, output),
+        (Some(Question::Killed(args)), _) => killed::run(args, host, output),
         (Some(Question::Error(args)), _) => error::run(args, host, output),
         (None, Some(container)) => {
             runtime::run(&runtime::RuntimeArgs::about(container.clone()), host, output)
         }
         (None, None) => Err(CommandError::usage("why what? Name a container, or `error` and its text")),
     }
+}
+
+/// What killed a container, in a sentence, for who only names it; `None` when nothing or nothing that can be told.
+pub(crate) fn killed_finding(host: &Host, query: &str) -> Option<String> {
+    let report = killed::ask(host, query).ok()?;
+    crate::render::why_killed::sentence(&report)
 }
