@@ -3,7 +3,7 @@
 use inspect_probes::cgroup::Limit;
 use inspect_probes::escape::escape;
 use inspect_probes::killed::{DeathReport, Verdict, Victim};
-use nix::sys::signal::Signal;
+use signal_hook::low_level::signal_name as name_of_signal;
 
 use super::style::Style;
 use super::units::bytes;
@@ -113,7 +113,7 @@ fn exit(status: u32) -> String {
 }
 
 fn signal_name(signal: u8) -> String {
-    Signal::try_from(i32::from(signal)).map_or_else(|_| String::new(), |signal| format!(" ({signal})"))
+    name_of_signal(i32::from(signal)).map_or_else(String::new, |name| format!(" ({name})"))
 }
 
 fn victim_line(victim: &Victim) -> String {
