@@ -16,8 +16,10 @@ use crate::render::events::{EventLine, render_event};
 use crate::render::json::render_json_line;
 use crate::render::style::Style;
 
-/// How long the daemon may take to begin.
+/// How long the daemon may take to be connected to.
 const DAEMON_LIMIT: Duration = Duration::from_secs(5);
+/// How long a refusal may take; the daemon's consent comes with its first event only.
+const SETTLE: Duration = Duration::from_millis(500);
 /// How often a stop is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -80,7 +82,7 @@ pub(crate) fn run(args: &EventsArgs, host: &Host, output: &mut Output) -> Result
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::trouble)?;
     runtime.block_on(async {
         let mut daemon = DaemonChannel::connect(&address, DAEMON_LIMIT).await.map_err(refused)?;
-        let events = daemon.subscribe(filters(args)).await.map_err(refused)?;
+        let events = daemon.subscribe(filters(args), SETTLE).await.map_err(refused)?;
         output.note(&format!("following {}; Ctrl-C ends it", address.display()));
         follow(args, host, events, output).await
     })

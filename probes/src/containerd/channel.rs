@@ -1,6 +1,7 @@
 //! gRPC over a unix socket, with a bound on every wait: a daemon that hangs must not hang us.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -74,6 +75,9 @@ impl ApiError {
     }
 }
 
+/// A stream that has not begun yet.
+pub(super) type PendingStream<R> = Pin<Box<dyn Future<Output = Result<Streaming<R>, tonic::Status>> + Send>>;
+
 /// A connection to one daemon. Cheap to clone; calls of clones share the connection.
 #[derive(Clone)]
 pub struct DaemonChannel {
@@ -136,31 +140,20 @@ impl DaemonChannel {
         }
     }
 
-    /// Calls a method that answers with a stream. The wait for its beginning is bounded, that for its messages is not.
-    ///
-    /// # Errors
-    /// [`ApiError`] when the daemon refuses or does not begin in time.
-    pub async fn server_streaming<M, R>(
-        &mut self,
-        method: &'static str,
-        namespace: Option<&ContainerdNamespace>,
-        message: M,
-    ) -> Result<Streaming<R>, ApiError>
+    /// Calls a method that answers with a stream. Nothing is bounded: a server of Go's sends the beginning of its answer with
+    /// the first message, which may be long in coming. The call is sent when the future is first polled.
+    pub(super) fn begin_stream<M, R>(&self, method: &'static str, message: M) -> PendingStream<R>
     where
         M: Message + Send + Sync + 'static,
         R: Message + Default + Send + Sync + 'static,
     {
-        let request = in_namespace(message, namespace)?;
-        let call = async {
-            self.grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let mut grpc = self.grpc.clone();
+        Box::pin(async move {
+            grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
             let codec = ProstCodec::<M, R>::default();
-            self.grpc.server_streaming(request, PathAndQuery::from_static(method), codec).await
-        };
-        match timeout(self.limit, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.failed(method, status)),
-            Err(_) => Err(ApiError::Timeout { socket: self.socket.clone(), limit: self.limit }),
-        }
+            let path = PathAndQuery::from_static(method);
+            grpc.server_streaming(Request::new(message), path, codec).await.map(tonic::Response::into_inner)
+        })
     }
 
     pub(super) fn failed(&self, method: &'static str, status: tonic::Status) -> ApiError {

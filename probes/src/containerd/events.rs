@@ -2,12 +2,15 @@
 //!
 //! containerd keeps no history: a subscriber is told what happens from then on.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use prost_types::{Any, Timestamp};
 use serde::Serialize;
+use tokio::time::timeout;
 use tonic::Streaming;
 
-use super::channel::{ApiError, DaemonChannel};
+use super::channel::{ApiError, DaemonChannel, PendingStream};
 use crate::name::{ContainerId, ContainerdNamespace, Pid};
 
 const SUBSCRIBE: &str = "/containerd.services.events.v1.Events/Subscribe";
@@ -130,31 +133,54 @@ pub struct DaemonEvent {
 
 /// A subscription.
 pub struct DaemonEvents {
-    stream: Streaming<Envelope>,
+    stream: Subscription,
     daemon: DaemonChannel,
+}
+
+/// The daemon answers with its first event.
+enum Subscription {
+    Pending(PendingStream<Envelope>),
+    Begun(Streaming<Envelope>),
 }
 
 impl DaemonChannel {
     /// Subscribes. `filters` are containerd's (`topic~="^/tasks/"`); an event that one of them matches is told, and all
-    /// are without filters.
+    /// are without filters. The daemon answers with its first event only: a refusal that does not come within `limit` is
+    /// told by [`DaemonEvents::next`].
     ///
     /// # Errors
-    /// [`ApiError`] when the daemon refuses or does not answer in time.
-    pub async fn subscribe(&mut self, filters: Vec<String>) -> Result<DaemonEvents, ApiError> {
-        let stream = self.server_streaming(SUBSCRIBE, None, SubscribeRequest { filters }).await?;
+    /// [`ApiError`] when the daemon refuses at once.
+    pub async fn subscribe(
+        &mut self,
+        filters: Vec<String>,
+        limit: Duration,
+    ) -> Result<DaemonEvents, ApiError> {
+        let mut pending = self.begin_stream(SUBSCRIBE, SubscribeRequest { filters });
+        let stream = match timeout(limit, &mut pending).await {
+            Ok(Ok(stream)) => Subscription::Begun(stream),
+            Ok(Err(status)) => return Err(self.failed(SUBSCRIBE, status)),
+            Err(_) => Subscription::Pending(pending),
+        };
         Ok(DaemonEvents { stream, daemon: self.clone() })
     }
 }
 
 impl DaemonEvents {
-    /// The next event: waits for it. `None` when the daemon ended the stream.
+    /// The next event: waits for it, and may be dropped while it waits. `None` when the daemon ended the stream.
     ///
     /// # Errors
     /// [`ApiError`] when the connection breaks, as when the daemon is restarted.
     pub async fn next(&mut self) -> Result<Option<DaemonEvent>, ApiError> {
-        match self.stream.message().await {
-            Ok(envelope) => Ok(envelope.map(DaemonEvent::from)),
-            Err(status) => Err(self.daemon.failed(SUBSCRIBE, status)),
+        loop {
+            let begun = match &mut self.stream {
+                Subscription::Pending(pending) => pending.await,
+                Subscription::Begun(stream) => {
+                    let next =
+                        stream.message().await.map_err(|status| self.daemon.failed(SUBSCRIBE, status))?;
+                    return Ok(next.map(DaemonEvent::from));
+                }
+            };
+            self.stream = Subscription::Begun(begun.map_err(|status| self.daemon.failed(SUBSCRIBE, status))?);
         }
     }
 }
