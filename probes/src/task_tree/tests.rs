@@ -86,6 +86,7 @@ fn container(id: &str, members: &[u32]) -> ObservedContainer {
             frozen: Some(false),
             memory_current: Some(4096),
             memory_max: Some(Limit::Max),
+            oom: None,
         }),
     }
 }
