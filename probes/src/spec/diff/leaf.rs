@@ -51,11 +51,12 @@ fn is_identity(pointer: &str, pair: &Pair<'_>) -> bool {
         || is_container_path(pair.left.text_or_empty()) && is_container_path(pair.right.text_or_empty())
 }
 
-/// Paths that containerd makes for one container.
+/// Directories in which containerd and the kubelet make files for one container.
+const OWN_DIRECTORIES: [&str; 3] = ["/run/containerd/", "/var/lib/containerd/", "/var/lib/kubelet/pods/"];
+
+/// Paths that are made for one container.
 pub(super) fn is_container_path(path: &str) -> bool {
-    ["/run/containerd/", "/var/lib/containerd/", "/var/lib/kubelet/pods/"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
+    OWN_DIRECTORIES.iter().any(|directory| path.starts_with(directory))
 }
 
 /// The last component (after the last `/`, or `:` with the systemd driver) is the container's id, and without a path

@@ -11,6 +11,9 @@ use super::walk_unknown;
 use crate::escape::escape;
 use crate::spec::change::{Section, Verdict};
 
+/// A spec that joins a namespace of these joins the host's.
+const INIT_NAMESPACES: &str = "/proc/1/ns/";
+
 /// Where a container's namespace of one type comes from, from the most shared to the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin<'a> {
@@ -24,7 +27,7 @@ impl Origin<'_> {
         match (node.value(), node.member("path").text_or_empty()) {
             (None, _) => Origin::Host,
             (Some(_), "") => Origin::Own,
-            (Some(_), path) if path.starts_with("/proc/1/ns/") => Origin::Host,
+            (Some(_), path) if path.starts_with(INIT_NAMESPACES) => Origin::Host,
             (Some(_), path) => Origin::Joined(path),
         }
     }

@@ -20,7 +20,7 @@ const TEXTS: [&str; 26] = [
     "",
     "/",
     "/proc",
-    "/proc/sys",
+    "/dev/shm",
     "/dev",
     "ro",
     "rw",
