@@ -130,6 +130,12 @@ fn types_replace_each_other() {
 }
 
 #[test]
+fn a_file_of_a_lower_layer_gives_way_to_a_directory_that_is_only_implied() {
+    let image = Image::new().layer(base()).layer(Layer::new().file("a/one/inside", "x"));
+    assert_eq!(tree(&image), ["a", "a/one", "a/one/inside", "a/sub", "a/sub/two", "absolute", "link"]);
+}
+
+#[test]
 fn hard_links_reach_across_layers_and_keep_the_file() {
     let image = Image::new().layer(base()).layer(
         Layer::new()

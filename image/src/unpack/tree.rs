@@ -129,7 +129,15 @@ impl Tree {
     ) -> Result<Rc<Directory>, EntryError> {
         let target = match rustix::fs::readlinkat(&above.fd, name, Vec::new()) {
             Ok(target) => target.into_bytes(),
-            Err(Errno::INVAL) => return Err(EntryError::NotDirectory { path: join(&above.path, name) }),
+            Err(Errno::INVAL) => {
+                let path = join(&above.path, name);
+                // A layer hides what lower layers have under a name that it needs as a directory, listed or not.
+                if !create || self.layer.contains(&path) {
+                    return Err(EntryError::NotDirectory { path });
+                }
+                self.remove(above, name)?;
+                return self.descend(above, name, create, links);
+            }
             Err(errno) => return Err(action("read the link")(errno)),
         };
         *links = links.checked_sub(1).ok_or(EntryError::TooManyLinks)?;
