@@ -140,7 +140,7 @@ pub struct DaemonEvents {
 /// The daemon answers with its first event.
 enum Subscription {
     Pending(PendingStream<Envelope>),
-    Begun(Streaming<Envelope>),
+    Begun(Box<Streaming<Envelope>>),
 }
 
 impl DaemonChannel {
@@ -157,7 +157,7 @@ impl DaemonChannel {
     ) -> Result<DaemonEvents, ApiError> {
         let mut pending = self.begin_stream(SUBSCRIBE, SubscribeRequest { filters });
         let stream = match timeout(limit, &mut pending).await {
-            Ok(Ok(stream)) => Subscription::Begun(stream),
+            Ok(Ok(stream)) => Subscription::Begun(Box::new(stream)),
             Ok(Err(status)) => return Err(self.failed(SUBSCRIBE, status)),
             Err(_) => Subscription::Pending(pending),
         };
@@ -180,7 +180,8 @@ impl DaemonEvents {
                     return Ok(next.map(DaemonEvent::from));
                 }
             };
-            self.stream = Subscription::Begun(begun.map_err(|status| self.daemon.failed(SUBSCRIBE, status))?);
+            let begun = begun.map_err(|status| self.daemon.failed(SUBSCRIBE, status))?;
+            self.stream = Subscription::Begun(Box::new(begun));
         }
     }
 }
