@@ -61,6 +61,11 @@ impl CanaryDirectory {
         Ok(directory)
     }
 
+    /// The directory of a canary whose inspect was killed: to be removed.
+    pub(super) fn left_by(id: &ContainerId) -> Self {
+        Self { path: Path::new(PARENT).join(id.as_str()) }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

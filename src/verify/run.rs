@@ -190,9 +190,11 @@ async fn remove_leftovers(host: &Host, channel: &mut DaemonChannel, namespace: &
         }
         let mut task = Task::new(channel.clone(), namespace.clone(), record.id.clone());
         end_task(&mut task).await;
-        // Nothing is lost when this fails: the next verify tries again.
-        match containers::delete_container(channel, namespace, &record.id).await {
-            Ok(()) | Err(_) => {}
+        // The record goes last: while it is there, the next verify tries again.
+        if CanaryDirectory::left_by(&record.id).remove().is_ok() {
+            match containers::delete_container(channel, namespace, &record.id).await {
+                Ok(()) | Err(_) => {}
+            }
         }
     }
 }
