@@ -165,7 +165,7 @@ fn scope_node_makes_ctr_run_follow_and_every_container_keeps_its_runtime() {
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_written() {
     let node = Node::new();
-    sh("printf '#!/bin/sh\\nexit 1\\n' >/run/bad-runtime && chmod 755 /run/bad-runtime");
+    sh("printf '#!/bin/sh\\nexit 1\\n' >/root/bad-runtime && chmod 755 /root/bad-runtime");
     sh(
         "mkdir -p /run/noexec && mount -t tmpfs -o noexec none /run/noexec && cp /usr/bin/crun /run/noexec/crun",
     );
@@ -173,7 +173,7 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
         ("nosuch", "no such file in PATH"),
         ("/nonexistent/crun", "cannot be read"),
         ("/etc/passwd", "not an executable file"),
-        ("/run/bad-runtime", "--version` failed"),
+        ("/root/bad-runtime", "--version` failed"),
         ("/run/noexec/crun", "noexec"),
     ] {
         let refused = swap(&[runtime]);

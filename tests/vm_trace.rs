@@ -10,7 +10,7 @@ use support::{BUSYBOX, import, inspect, sh};
 /// Starts that are traced for each runtime; `INSPECT_TRACE_RUNS` asks for more.
 const RUNS: usize = 2;
 /// Programs that each of two loops runs in the load test.
-const PROGRAMS: u64 = 1500;
+const PROGRAMS: u64 = 250;
 
 fn runs() -> usize {
     std::env::var("INSPECT_TRACE_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS)
@@ -79,6 +79,7 @@ fn every_step_of_ctr_run_is_seen() {
 
 #[test]
 fn a_long_running_container_shows_the_namespaces_it_got() {
+    import("default", "busybox");
     let report = trace(&["ctr", "run", "--rm", BUSYBOX, "trace-ns", "sleep", "1"]);
     let container = &report["containers"][0];
     let init = steps(container, "init")[0];

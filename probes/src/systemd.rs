@@ -20,6 +20,8 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
+/// What `Subscribe` answers the second time over one connection.
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 const PRIVATE_SOCKET: &str = "unix:path=/run/systemd/private";
 
 /// What systemd could not be asked or would not do.
@@ -147,7 +149,12 @@ impl Systemd {
             .build()
             .map_err(call)?;
         let mut signals = MessageStream::for_match_rule(rule, &self.connection, None).await.map_err(call)?;
-        self.manager::<(), _>("Subscribe", unit.as_str(), &()).await?;
+        match self.manager::<(), _>("Subscribe", unit.as_str(), &()).await {
+            // A connection subscribes once: the second restart over it is told so.
+            Err(SystemdError::Call { source: zbus::Error::MethodError(name, ..), .. })
+                if name.as_str() == ALREADY_SUBSCRIBED => {}
+            other => other?,
+        }
         let job: OwnedObjectPath =
             self.manager("RestartUnit", unit.as_str(), &(unit.as_str(), "replace")).await?;
         let ended = async {

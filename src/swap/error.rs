@@ -86,7 +86,7 @@ pub(crate) enum SwapError {
     Signal,
     #[error("cannot put runtime `{runtime}` in force; everything is as it was before")]
     RolledBack { runtime: String, source: Box<SwapError>, journal_lines: Vec<String> },
-    #[error("cannot put runtime `{runtime}` in force, nor restore what was there: {restore}")]
+    #[error("cannot put runtime `{runtime}` in force, nor restore what was there: {}", chain(.restore))]
     RollbackFailed { runtime: String, restore: Box<SwapError>, source: Box<SwapError> },
     #[error("cannot undo: no swap is in force")]
     NothingToUndo,
@@ -140,4 +140,15 @@ impl SwapError {
         let path = path.into();
         move |source| Self::File { verb, path, source }
     }
+}
+
+/// An error with its causes in one line: for a second error inside another's text.
+fn chain(error: &SwapError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }

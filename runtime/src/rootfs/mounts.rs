@@ -11,6 +11,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree,
 };
 
+use super::options::ATTR_REPLACED;
 use super::tmpcopyup;
 use crate::plan::{IdmapPlan, MountKind, MountPlan};
 use crate::resolve;
@@ -112,8 +113,15 @@ fn bind(
     sys::set_mount_attributes(tree.as_fd(), c"", true, &first)
         .step("set the attributes of", display(target))?;
     if *attributes != MountAttributes::default() {
-        sys::set_mount_attributes(tree.as_fd(), c"", false, attributes)
-            .step("set the attributes of", display(target))?;
+        // With any option given, a bind mount has just those, as after the remount of other runtimes: a source on a
+        // noexec file system can be executed from. A read-only source stays so. In a user namespace the kernel keeps the
+        // source's options locked: then what is asked for is added to them.
+        let replaced = ATTR_REPLACED & !attributes.set;
+        let whole = MountAttributes { clear: attributes.clear | replaced, ..*attributes };
+        if sys::set_mount_attributes(tree.as_fd(), c"", false, &whole).is_err() {
+            sys::set_mount_attributes(tree.as_fd(), c"", false, attributes)
+                .step("set the attributes of", display(target))?;
+        }
     }
     let stat = rustix::fs::fstat(tree).step("examine the source of", display(target))?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;

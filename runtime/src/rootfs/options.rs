@@ -17,6 +17,9 @@ const ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 /// `MS_NOSYMFOLLOW`, which the libc crate lacks.
 const MS_NOSYMFOLLOW: u64 = 0x100;
 
+/// What mount(2) with `MS_REMOUNT | MS_BIND` replaces as a whole, read-only aside.
+pub(crate) const ATTR_REPLACED: u64 = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
+
 /// The options of one mount.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct MountOptions {
