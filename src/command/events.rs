@@ -133,7 +133,7 @@ async fn follow(
             continue;
         }
         // The shim keeps the cgroup until the task is deleted: this is the moment to look.
-        let finding = finding(&event).and_then(|query| killed_finding(host, &query));
+        let finding = finding(&event).and_then(|query| find_out(host, &query));
         let line = EventLine { event, finding };
         output.print(&match args.format {
             Format::Text => render_event(&line, Style::new(output.color())),
@@ -141,6 +141,11 @@ async fn follow(
         })?;
         told += 1;
     }
+}
+
+/// Why it was killed. The daemon is asked with a runtime of its own, and a thread drives one runtime at a time.
+fn find_out(host: &Host, query: &str) -> Option<String> {
+    std::thread::scope(|scope| scope.spawn(|| killed_finding(host, query)).join().ok().flatten())
 }
 
 /// The container to look at: one whose init process ended by a signal.
