@@ -114,7 +114,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_enum)]
     pub(crate) generation: Vec<Generation>,
     /// Seconds a suite may take on a node
-    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=7200))]
+    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub(crate) bound: u64,
     /// How many nodes run suites at the same time
     #[arg(long, default_value_t = DEFAULT_JOBS, value_parser = clap::value_parser!(u8).range(1..=16))]

@@ -37,6 +37,35 @@ pub(crate) fn parse_expected_skips(text: &str, generations: &[String]) -> BTreeS
     expected
 }
 
+/// A suite that is not part of a whole run on a place yet: `PLACE SUITE  # why`, a place of `*` for all generations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unproven {
+    /// A generation, or `*`.
+    place: String,
+    /// `vm_swap`
+    pub(crate) suite: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+impl Unproven {
+    /// Whether it speaks of this suite on this generation.
+    pub(crate) fn covers(&self, place: &str, suite: &str) -> bool {
+        (self.place == "*" || self.place == place) && self.suite == suite
+    }
+}
+
+/// The committed list of suites that a whole run leaves out; naming a suite runs it all the same.
+pub(crate) fn parse_unproven(text: &str) -> Vec<Unproven> {
+    let entries = text.lines().filter_map(|line| {
+        let (entry, reason) = line.split_once('#')?;
+        let (place, suite) = entry.trim().split_once(' ')?;
+        let (place, suite, reason) = (place.to_owned(), suite.trim().to_owned(), reason.trim().to_owned());
+        Some(Unproven { place, suite, reason })
+    });
+    entries.collect()
+}
+
 /// Where the skips of `outcomes` differ from the expected ones, one line each. Only suites that ran count.
 pub(crate) fn compare_skips(outcomes: &[Outcome], expected: &BTreeSet<String>) -> Vec<String> {
     let in_vm = || outcomes.iter().filter(|outcome| outcome.place != HOST);
@@ -118,6 +147,15 @@ mod tests {
         let skip = |test: &&str| Skip { test: (*test).into(), reason: "because".into() };
         let skipped = skipped.iter().map(skip).collect();
         Outcome { suite: suite.into(), place: place.into(), passed: 2, failed, skipped, seconds: 5 }
+    }
+
+    #[test]
+    fn an_unproven_suite_is_left_out_where_it_is_listed() {
+        let listed = parse_unproven("# a comment\nforky vm_swap  # slow\n* vm_x  # new\n");
+        assert_eq!(listed.len(), 2);
+        assert!(listed[0].covers("forky", "vm_swap") && !listed[0].covers("trixie", "vm_swap"));
+        assert!(listed[1].covers("trixie", "vm_x"));
+        assert_eq!(listed[0].reason, "slow");
     }
 
     #[test]

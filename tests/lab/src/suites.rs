@@ -30,16 +30,20 @@ struct Plan {
     generations: Vec<Generation>,
     bound: Duration,
     logs: PathBuf,
+    /// What a whole run leaves out; empty when suites were named.
+    left_out: Vec<report::Unproven>,
 }
 
 /// The committed list of skips.
 const SKIPS: &str = include_str!("../skips.txt");
+/// The committed list of suites that a whole run leaves out, and where.
+const UNPROVEN: &str = include_str!("../unproven.txt");
 
 /// Suites whose nodes have other container engines too.
 const ENGINES_PREFIX: &str = "vm_engines";
 
-/// Nodes at the same time, by default.
-pub(crate) const DEFAULT_JOBS: u8 = 1;
+/// Nodes at the same time, by default: one node alone leaves a second processor idle while it waits.
+pub(crate) const DEFAULT_JOBS: u8 = 2;
 
 /// What ssh exits with when the connection broke: the node may have gone down with the suite.
 const SSH_LOST: i32 = 255;
@@ -78,6 +82,7 @@ fn plan(arguments: &TestArgs) -> Result<Plan, LabError> {
         },
         bound: Duration::from_secs(arguments.bound),
         logs: binaries::workspace().join("target/lab"),
+        left_out: if everything { report::parse_unproven(UNPROVEN) } else { Vec::new() },
     };
     for name in &arguments.suites {
         let prefixed = format!("vm_{name}");
@@ -130,7 +135,10 @@ fn run_in_machines(
             generation: *generation,
             engines: suite.name.starts_with(ENGINES_PREFIX),
         };
-        suites.iter().map(|suite| Job { suite, recipe: recipe(suite) }).collect::<Vec<_>>()
+        let left_out =
+            |suite: &&Executable| plan.left_out.iter().any(|one| one.covers(generation.name(), &suite.name));
+        let wanted = suites.iter().filter(|suite| !left_out(suite));
+        wanted.map(|suite| Job { suite, recipe: recipe(suite) }).collect::<Vec<_>>()
     };
     let jobs = Mutex::new(plan.generations.iter().flat_map(of).collect());
     let yard =
@@ -265,6 +273,11 @@ fn conclude(plan: &Plan, outcomes: &[Outcome], begun: Instant, progress: &Progre
         for skip in &outcome.skipped {
             let Outcome { place, suite, .. } = outcome;
             progress.result(&format!("skipped on {place}: {suite}::{}: {}", skip.test, skip.reason));
+        }
+    }
+    for generation in &generations {
+        for one in plan.left_out.iter().filter(|one| one.covers(generation, &one.suite)) {
+            progress.result(&format!("not run on {generation}: {}: {}", one.suite, one.reason));
         }
     }
     for difference in &differences {
