@@ -64,7 +64,8 @@ struct RuntimeMessage {
     options: Option<Any>,
 }
 
-/// Makes the canary's containerd namespace; one that is there already is as good.
+/// Makes the canary's containerd namespace; one that is there already is as good. containerd 1.6 wants the call itself to name a
+/// containerd namespace: it publishes the event there ("namespace is required" otherwise).
 pub(super) async fn create_namespace(
     channel: &mut DaemonChannel,
     namespace: &ContainerdNamespace,
@@ -72,7 +73,7 @@ pub(super) async fn create_namespace(
     let method = "/containerd.services.namespaces.v1.Namespaces/Create";
     let message = NamespaceMessage { name: namespace.as_str().to_owned() };
     let request = NamespaceRequest { namespace: Some(message) };
-    match channel.unary::<_, NamespaceRequest>(method, None, request).await {
+    match channel.unary::<_, NamespaceRequest>(method, Some(namespace), request).await {
         Ok(_) => Ok(()),
         Err(ApiError::Call { status, .. }) if status.code() as i32 == ALREADY_EXISTS => Ok(()),
         Err(error) => Err(error),
@@ -89,7 +90,7 @@ pub(super) async fn delete_namespace(
 ) -> Result<(), ApiError> {
     let method = "/containerd.services.namespaces.v1.Namespaces/Delete";
     let request = NameRequest { name: namespace.as_str().to_owned() };
-    channel.unary::<_, ()>(method, None, request).await
+    channel.unary::<_, ()>(method, Some(namespace), request).await
 }
 
 /// Records a container without image and snapshot: its root file system comes with the task.
