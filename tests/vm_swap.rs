@@ -221,12 +221,12 @@ fn a_containerd_that_does_not_start_or_dies_gets_its_old_config_back() {
         ),
         (
             "hangs in start",
-            format!("ExecStartPre=/bin/sh -c \"{with_crun} \\&\\& sleep 1000 || true\""),
+            format!("ExecStartPre=/bin/sh -c \"{with_crun} && sleep 1000 || true\""),
             "did not end within",
         ),
         (
             "dies after its start",
-            format!("ExecStartPost=/bin/sh -c \"if {with_crun}; then (sleep 6; kill -9 $MAINPID) \\& fi\""),
+            format!("ExecStartPost=/bin/sh -c \"if {with_crun}; then (sleep 6; kill -9 $MAINPID) & fi\""),
             "stopped again after its start",
         ),
     ] {
