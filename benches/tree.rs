@@ -20,15 +20,15 @@ const CONTAINERS: usize = 50;
 /// Given to the copy of ourselves that runs in the private mount namespace.
 const INSIDE: &str = "--inside";
 
-/// A shim: puts itself into its container's cgroup, forks the container's processes there, steps out again and waits.
+/// A shim: puts itself into its container's cgroup, forks the init (which forks the others) there, steps out again and waits.
 const SHIM: &str = r#"
 cgroup=/sys/fs/cgroup/default/$4; mkdir -p "$cgroup"; echo 0 >"$cgroup/cgroup.procs"
-i=0; while [ $i -lt "$COUNT" ]; do sleep 3000 & [ $i -gt 0 ] || init=$!; i=$((i + 1)); done
+sh -c 'i=1; while [ $i -lt "$COUNT" ]; do sleep 3000 & i=$((i + 1)); done; touch "$READY"; wait' & init=$!
 echo 0 >/sys/fs/cgroup/cgroup.procs
 bundle=/run/containerd/io.containerd.runtime.v2.task/default/$4; mkdir -p "$bundle"
 printf '{"linux":{"cgroupsPath":"/default/%s"}}' "$4" >"$bundle/config.json"
 printf %s "$init" >"$bundle/init.pid"
-touch "$bundle/ready"; wait"#;
+wait"#;
 
 /// Plain processes, all children of one shell.
 const PLAIN: &str =
@@ -108,6 +108,7 @@ fn in_containers(directory: &Path, count: usize) -> Crowd {
             "/run/containerd/containerd.sock",
         ]);
         command.env("COUNT", (count / CONTAINERS).to_string()).process_group(0);
+        command.envs(ready.last().map(|ready| ("READY", ready)));
         crowd.0.push(command.spawn().unwrap());
     }
     wait_for(&ready);

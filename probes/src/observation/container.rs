@@ -1,6 +1,6 @@
 //! What is on the host of one container.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Observation, said};
 use crate::Host;
@@ -171,17 +171,20 @@ pub(super) fn read_members(host: &Host, path: &CgroupPath) -> Vec<(Pid, CgroupPa
 /// container's. That is what is left without the right to read bundles, or after they were removed.
 pub(super) fn observe_unrecorded(host: &Host, seen: &Observation) -> Vec<ObservedContainer> {
     let known: Vec<&CgroupPath> = seen.containers.iter().filter_map(ObservedContainer::cgroup_path).collect();
-    let recorded: BTreeSet<Pid> = seen.containers.iter().filter_map(ObservedContainer::init_pid).collect();
+    let cgroups = seen.containers.iter().filter_map(|container| container.cgroup.as_ref());
+    let members = cgroups.flat_map(|cgroup| cgroup.members.iter().map(|(pid, _)| *pid));
+    let recorded: HashSet<Pid> =
+        seen.containers.iter().filter_map(ObservedContainer::init_pid).chain(members).collect();
     let mut found: BTreeMap<CgroupPath, ObservedContainer> = BTreeMap::new();
     for shim in &seen.shims {
-        for child in seen.table.children(shim.pid) {
+        for child in seen.table.children(shim.pid).filter(|child| !recorded.contains(&child.pid)) {
             let cgroup = read_cgroup_path(host, child.pid).ok().flatten();
             let Some(cgroup) =
                 cgroup.filter(|path| path.as_str() != "/" && Some(path) != shim.cgroup.as_ref())
             else {
                 continue;
             };
-            if recorded.contains(&child.pid) || known.iter().any(|path| is_at_or_below(&cgroup, path)) {
+            if known.iter().any(|path| is_at_or_below(&cgroup, path)) {
                 continue;
             }
             let id = container_id_of_cgroup(&cgroup, &shim.id);

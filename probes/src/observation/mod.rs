@@ -21,8 +21,8 @@ use crate::cgroup::{CgroupMode, read_cgroup_mode};
 use crate::containerd::{DaemonAccount, DaemonProcess, ShimProcess, find_daemons, find_shims, read_accounts};
 use crate::name::Pid;
 use crate::process::{
-    LinuxNamespace, NamespaceId, ProcessError, ProcessTable, UserNames, read_boot_id, read_namespaces,
-    read_uptime,
+    LinuxNamespace, NamespaceId, ProcessError, ProcessTable, UserNames, read_boot_id, read_namespace,
+    read_namespaces, read_uptime,
 };
 
 /// What was seen of a host.
@@ -156,13 +156,22 @@ fn descend(table: &ProcessTable, root: Pid, pids: &mut BTreeSet<Pid>) {
     }
 }
 
+/// An init's namespaces are all compared with the host's; of the shims' other children only the pid namespace matters,
+/// and a shim may have adopted thousands.
 fn observe_namespaces(host: &Host, seen: &mut Observation) {
     let inits = seen.containers.iter().filter_map(ObservedContainer::init_pid);
+    let whole: BTreeSet<Pid> = std::iter::once(Pid::INIT).chain(inits).collect();
     let children = seen.shims.iter().flat_map(|shim| seen.table.children(shim.pid)).map(|child| child.pid);
-    let pids: BTreeSet<Pid> = std::iter::once(Pid::INIT).chain(inits).chain(children).collect();
+    let children: BTreeSet<Pid> = children.filter(|pid| !whole.contains(pid)).collect();
+    let pid_namespace = |pid: Pid| {
+        let id = read_namespace(host, pid, LinuxNamespace::Pid)?;
+        Ok(id.map(|id| (LinuxNamespace::Pid, id)).into_iter().collect::<BTreeMap<_, _>>())
+    };
+    let read = whole.iter().map(|pid| (*pid, read_namespaces(host, *pid)));
+    let read: Vec<_> = read.chain(children.iter().map(|pid| (*pid, pid_namespace(*pid)))).collect();
     let mut denied = false;
-    for pid in pids {
-        match read_namespaces(host, pid) {
+    for (pid, namespaces) in read {
+        match namespaces {
             Ok(namespaces) if namespaces.is_empty() => {}
             Ok(namespaces) => {
                 seen.namespaces.insert(pid, namespaces);

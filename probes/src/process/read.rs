@@ -10,6 +10,9 @@ use thiserror::Error;
 /// of mounts as long as it likes.
 const READ_LIMIT: u64 = 16 << 20;
 
+/// What one read asks for at first: most kernel files are shorter.
+const CHUNK: usize = 8 << 10;
+
 /// Why something below `/proc` could not be read. A process that vanished is no error.
 #[derive(Debug, Error)]
 pub enum ProcessError {
@@ -53,9 +56,15 @@ pub(crate) fn read_present(path: &Path) -> Result<Option<Vec<u8>>, ProcessError>
 
 /// The first `limit` bytes of a file, or `None` where it, or the process that it told of, is gone.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ProcessError> {
-    let mut content = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut content));
-    present(path, read).map(|read| read.map(|_| content))
+    let read = File::open(path).and_then(|file| read_whole(file, limit));
+    present(path, read)
+}
+
+/// Kernel files say nothing of their size and make their text anew for each read: few large reads.
+fn read_whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(usize::try_from(limit).unwrap_or(CHUNK).min(CHUNK));
+    file.take(limit).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Tells "gone" (no such file, no such process) from "not allowed" and the rest.
