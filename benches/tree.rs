@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 9;
 const CONTAINERS: usize = 50;
 /// Given to the copy of ourselves that runs in the private mount namespace.
 const INSIDE: &str = "--inside";
@@ -70,7 +70,7 @@ fn main() {
         let crowd = in_containers(&directory, count);
         report(&format!("{count} processes in {CONTAINERS} containers"));
         drop(crowd);
-        drop(fs::remove_dir_all("/run/containerd"));
+        clean_up();
     }
 }
 
@@ -78,9 +78,7 @@ fn plain(directory: &Path, count: usize) -> Crowd {
     let ready = directory.join(format!("ready-{count}"));
     let mut command = Command::new("sh");
     command.args(["-c", PLAIN]).env("COUNT", count.to_string()).env("READY", &ready).process_group(0);
-    let crowd = Crowd(vec![command.spawn().unwrap()]);
-    wait_for(&[ready]);
-    crowd
+    complete(Crowd(vec![command.spawn().unwrap()]), &[ready])
 }
 
 fn in_containers(directory: &Path, count: usize) -> Crowd {
@@ -93,8 +91,7 @@ fn in_containers(directory: &Path, count: usize) -> Crowd {
     let mut ready = Vec::new();
     for number in 0..CONTAINERS {
         let id = format!("bench-{number}");
-        ready
-            .push(PathBuf::from(format!("/run/containerd/io.containerd.runtime.v2.task/default/{id}/ready")));
+        ready.push(directory.join(format!("{id}-{count}")));
         let mut command = Command::new(&shim);
         command.args([
             "-c",
@@ -111,16 +108,34 @@ fn in_containers(directory: &Path, count: usize) -> Crowd {
         command.envs(ready.last().map(|ready| ("READY", ready)));
         crowd.0.push(command.spawn().unwrap());
     }
-    wait_for(&ready);
-    crowd
+    complete(crowd, &ready)
 }
 
-fn wait_for(files: &[PathBuf]) {
+/// Removes the bundles, and the cgroups once the kernel has let go of the processes that were killed.
+fn clean_up() {
+    fs::remove_dir_all("/run/containerd").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for number in 0..CONTAINERS {
+        let cgroup = format!("/sys/fs/cgroup/default/bench-{number}");
+        while fs::remove_dir(&cgroup).is_err() {
+            assert!(Instant::now() < deadline, "`{cgroup}` cannot be removed");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    drop(fs::remove_dir("/sys/fs/cgroup/default"));
+}
+
+/// Waits until the processes say that all are there; ends those that are when they do not.
+fn complete(crowd: Crowd, ready: &[PathBuf]) -> Crowd {
     let deadline = Instant::now() + Duration::from_secs(300);
-    while !files.iter().all(|file| file.exists()) {
-        assert!(Instant::now() < deadline, "the processes did not start in 300 s");
+    while !ready.iter().all(|file| file.exists()) {
+        if Instant::now() > deadline {
+            drop(crowd);
+            panic!("the processes did not start in 300 s");
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
+    crowd
 }
 
 fn report(title: &str) {
