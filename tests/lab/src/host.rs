@@ -1,5 +1,6 @@
 //! What the lab needs of the machine it runs on, and how it gets it on Debian.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -32,11 +33,16 @@ const INSTALL_BOUND: Duration = Duration::from_secs(15 * 60);
 /// Makes sure that every program the lab calls is there: installs Debian packages when it may, otherwise says how.
 pub(crate) fn prepare(store: &Store, progress: &Progress) -> Result<(), LabError> {
     let is_root = nix::unistd::geteuid().is_root();
-    let missing = missing_packages(is_root);
+    let needed = needed_packages(is_root);
+    let missing: Vec<&str> =
+        needed.iter().filter(|(_, there)| !**there).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let command = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
+    // All of them, not only the missing ones: apt may remove a package that conflicts with a new one unless it is
+    // asked for too (qemu-utils of another release goes when qemu-system-x86 comes).
+    let wanted: Vec<&str> = needed.keys().copied().collect();
+    let command = format!("apt-get install --yes --no-install-recommends {}", wanted.join(" "));
     if !is_root || find_program("apt-get").is_none() {
         let command = if is_root { command } else { format!("sudo {command}") };
         return Err(LabError::MissingPackages { missing: missing.join(", "), command });
@@ -48,7 +54,7 @@ pub(crate) fn prepare(store: &Store, progress: &Progress) -> Result<(), LabError
     step.update("apt-get update");
     child::run(update.arg("update"), "update package lists", &log, UPDATE_BOUND)?;
     let mut install = apt_get();
-    install.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
+    install.args(["install", "--yes", "--no-install-recommends"]).args(&wanted);
     step.update("apt-get install");
     child::run(&mut install, "install packages", &log, INSTALL_BOUND)?;
     step.done("");
@@ -62,17 +68,15 @@ fn apt_get() -> Command {
     command
 }
 
-/// The packages of the programs that are not there, each once. Without root, image making needs `fakeroot` and a user
-/// namespace with its own ids.
-fn missing_packages(is_root: bool) -> Vec<&'static str> {
+/// The packages of all programs, each once, and whether everything needed of them is there. Without root, image making
+/// needs `fakeroot` and a user namespace with its own ids.
+fn needed_packages(is_root: bool) -> BTreeMap<&'static str, bool> {
     let unprivileged: &[(&str, &str)] =
         if is_root { &[] } else { &[("fakeroot", "fakeroot"), ("newuidmap", "uidmap")] };
-    let programs = NEEDED.iter().chain(unprivileged);
-    let absent = programs.filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package);
-    let mut missing: Vec<&str> = absent.collect();
-    if !Path::new(KEYRING.0).exists() {
-        missing.push(KEYRING.1);
+    let mut packages = BTreeMap::from([(KEYRING.1, Path::new(KEYRING.0).exists())]);
+    for (program, package) in NEEDED.iter().chain(unprivileged) {
+        let there = find_program(program).is_some();
+        packages.entry(package).and_modify(|all| *all &= there).or_insert(there);
     }
-    missing.dedup();
-    missing
+    packages
 }
