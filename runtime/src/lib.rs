@@ -2,6 +2,7 @@
 //!
 //! The binary `inspect-runtime` is a thin `main` around [`run`]. It starts no thread before its last clone.
 
+pub mod acceptance;
 mod capabilities;
 pub mod cgroup;
 pub mod cli;

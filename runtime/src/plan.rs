@@ -3,14 +3,14 @@
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::capabilities::CapabilityPlan;
 use crate::credentials::Credentials;
 use crate::hooks::HookPlan;
 use crate::rootfs::devices::{DevicePlan, default_devices};
 use crate::rootfs::options::{ATTR_RDONLY, MountOptions};
-use crate::scheduling::SchedulingPlan;
+use crate::scheduling::{SchedulingPlan, plan_memory_policy, plan_personality};
 use crate::seccomp::Program;
 use crate::sys::{MountAttributes, StringList};
 use crate::validate::{InvalidSpec, invalid};
@@ -166,7 +166,7 @@ pub(crate) fn plan(spec: &Spec, rootfs: &Path, options: PlanOptions) -> Result<P
     Ok(Plan {
         namespaces,
         rootfs: plan_rootfs(spec, rootfs, options)?,
-        process: plan_process(process, seccomp, options.preserve_fds)?,
+        process: plan_init(process, linux, seccomp, options)?,
         hostname: optional_string("hostname", spec.hostname().as_deref())?,
         domainname: optional_string("domainname", spec.domainname().as_deref())?,
         sysctls,
@@ -293,6 +293,19 @@ fn plan_idmap(field: &str, mount: &Mount, options: &MountOptions) -> Result<Opti
         return Ok(None);
     }
     Ok(Some(IdmapPlan { recursive: options.idmap.unwrap_or(false), maps }))
+}
+
+/// Plans the init process, which gets what `linux` says of it as well.
+fn plan_init(
+    process: &Process,
+    linux: &Linux,
+    seccomp: Option<Program>,
+    options: PlanOptions,
+) -> Result<ProcessPlan, InvalidSpec> {
+    let mut plan = plan_process(process, seccomp, options.preserve_fds)?;
+    plan.scheduling.personality = linux.personality().as_ref().map(plan_personality).transpose()?;
+    plan.scheduling.memory_policy = linux.memory_policy().as_ref().map(plan_memory_policy).transpose()?;
+    Ok(plan)
 }
 
 /// Plans a process, of the spec or of `exec`.

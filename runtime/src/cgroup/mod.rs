@@ -99,6 +99,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Checks that systemd can be told `resources`, without telling it.
+    ///
+    /// # Errors
+    /// [`CgroupError::Resource`] for what no property of a unit can say.
+    pub fn validate_for_systemd(resources: &LinuxResources) -> Result<(), CgroupError> {
+        properties::limits(resources)?;
+        Ok(())
+    }
+
     /// Writes the limits of `resources`; device rules are [`Self::apply_devices`]'s. With systemd the unit's properties are
     /// set first, so that systemd does not undo the files later.
     ///

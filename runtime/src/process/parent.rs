@@ -75,8 +75,7 @@ pub(crate) fn load_spec(path: &Path) -> Result<(Spec, Vec<u8>), RuntimeError> {
 pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<Created, RuntimeError> {
     validate(spec)?;
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
-    let mut plan = plan::plan(spec, &rootfs, request.options)?;
-    plan_linux(spec, &mut plan)?;
+    let plan = plan::plan(spec, &rootfs, request.options)?;
     check_console(&request, &plan)?;
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
@@ -95,17 +94,6 @@ pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<C
             Err(error)
         }
     }
-}
-
-fn plan_linux(spec: &Spec, plan: &mut Plan) -> Result<(), RuntimeError> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    if let Some(personality) = linux.personality() {
-        plan.process.scheduling.personality = Some(crate::scheduling::plan_personality(personality)?);
-    }
-    if let Some(policy) = linux.memory_policy() {
-        plan.process.scheduling.memory_policy = Some(crate::scheduling::plan_memory_policy(policy)?);
-    }
-    Ok(())
 }
 
 /// runc's rules and words.

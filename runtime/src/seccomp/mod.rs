@@ -7,6 +7,8 @@
 mod action;
 mod architecture;
 mod assembler;
+#[cfg(any(test, feature = "evaluate"))]
+pub mod evaluate;
 mod generate;
 mod rules;
 mod table;

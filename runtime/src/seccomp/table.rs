@@ -23,10 +23,10 @@ impl Row {
     }
 
     /// The name without its padding.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "evaluate"))]
     pub(super) fn name(&self) -> &str {
         let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(NAME_BYTES);
-        std::str::from_utf8(&self.name[..end]).unwrap()
+        std::str::from_utf8(&self.name[..end]).unwrap_or_default()
     }
 }
 

@@ -19,6 +19,7 @@ struct Check {
 
 const CHECKS: &[Check] = &[
     Check { name: "fmt", arguments: &["fmt", "--all", "--check"] },
+    Check { name: "fmt-fuzz", arguments: &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"] },
     Check {
         name: "clippy",
         arguments: &["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"],

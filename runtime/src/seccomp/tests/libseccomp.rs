@@ -9,10 +9,10 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use super::super::architecture::Architecture;
+use super::super::evaluate::{AUDITS, calls, interpret};
 use super::super::rules::Newer;
 use super::super::{action, compile_for, table};
-use super::evaluate::interpret;
-use super::{AUDITS, Rules, any_call, any_profile, calls, containerd};
+use super::{Rules, any_call, any_profile, containerd};
 use crate::sys::FilterInstruction;
 
 /// The process that asks libseccomp.
