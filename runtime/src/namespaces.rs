@@ -56,6 +56,16 @@ pub(crate) struct NamespaceSteps {
     pub(crate) unshare_cgroup: bool,
 }
 
+impl NamespaceSteps {
+    /// A further descriptor of the network namespace that is joined, if one is.
+    pub(crate) fn joined_network(&self) -> Result<Option<OwnedFd>, StepError> {
+        let joined = self.join.iter().find(|one| one.flag == libc::CLONE_NEWNET);
+        joined
+            .map(|one| one.namespace.try_clone().step("keep open the namespace", one.path.display()))
+            .transpose()
+    }
+}
+
 /// Plans and opens.
 pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceSteps, StepError> {
     let late = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
@@ -76,6 +86,12 @@ pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceStep
         }
     }
     Ok(steps)
+}
+
+/// Opens the network namespace of a child that was just cloned.
+pub(crate) fn open_network_of(process: rustix::process::Pid) -> Result<OwnedFd, StepError> {
+    let path = format!("/proc/{}/ns/net", process.as_raw_nonzero());
+    rustix::fs::openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)
 }
 
 /// Makes the time namespace that the next child is born in, and sets its offsets while it is empty.

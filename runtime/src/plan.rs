@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 use crate::capabilities::CapabilityPlan;
 use crate::credentials::Credentials;
 use crate::hooks::HookPlan;
+use crate::net_devices::NetDevice;
 use crate::rootfs::devices::{DevicePlan, default_devices};
 use crate::rootfs::options::{ATTR_RDONLY, MountOptions};
 use crate::scheduling::{SchedulingPlan, plan_memory_policy, plan_personality};
@@ -104,6 +105,8 @@ pub(crate) struct RootfsPlan {
     /// `linux.rootfsPropagation`, set at the end.
     pub(crate) root_propagation: Option<u64>,
     pub(crate) no_pivot: bool,
+    /// The mount namespace is another's too, the host's or one by path: its root stays what it is.
+    pub(crate) shares_mounts: bool,
 }
 
 /// Everything `create` and `run` do.
@@ -117,6 +120,8 @@ pub(crate) struct Plan {
     /// Paths below `/proc`, and what is written there.
     pub(crate) sysctls: Vec<(CString, Vec<u8>)>,
     pub(crate) hooks: HookPlan,
+    /// Devices of the host that move in.
+    pub(crate) net_devices: Vec<NetDevice>,
 }
 
 impl Plan {
@@ -171,6 +176,7 @@ pub(crate) fn plan(spec: &Spec, rootfs: &Path, options: PlanOptions) -> Result<P
         domainname: optional_string("domainname", spec.domainname().as_deref())?,
         sysctls,
         hooks: HookPlan::from_spec(spec.hooks().as_ref())?,
+        net_devices: crate::net_devices::plan(linux)?,
     })
 }
 
@@ -243,7 +249,16 @@ fn plan_rootfs(spec: &Spec, path: &Path, options: PlanOptions) -> Result<RootfsP
         },
         root_propagation,
         no_pivot: options.no_pivot,
+        shares_mounts: shares_mounts(linux),
     })
+}
+
+/// Whether a container has no mount namespace made for it.
+pub(crate) fn shares_mounts(linux: &oci_spec::runtime::Linux) -> bool {
+    let is_new = |one: &oci_spec::runtime::LinuxNamespace| {
+        one.typ() == LinuxNamespaceType::Mount && one.path().is_none()
+    };
+    !linux.namespaces().iter().flatten().any(is_new)
 }
 
 fn plan_mount(index: usize, mount: &Mount, label: Option<&str>) -> Result<MountPlan, InvalidSpec> {

@@ -4,7 +4,7 @@ pub(crate) mod devices;
 mod masked_paths;
 mod mounts;
 pub(crate) mod options;
-mod pivot;
+pub(crate) mod pivot;
 mod tmpcopyup;
 
 use std::ffi::CString;
@@ -73,18 +73,38 @@ fn open_tree_at(path: &CString, recursive: bool) -> Result<OwnedFd, StepError> {
     open_tree(CWD, path.as_c_str(), flags).step("open the mount source", path.to_string_lossy())
 }
 
+/// The mount that is on top at `path`: what is found there before a container without a mount namespace of its own mounts
+/// its root over it, so that only that is taken away afterwards.
+pub(crate) fn mount_at(path: &std::path::Path) -> Result<u64, StepError> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let stat =
+        statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID).step("examine", path.display())?;
+    Ok(stat.stx_mnt_id)
+}
+
+/// Takes a container's root out of the host's mount namespace again, if it is there above the mount `below`.
+pub(crate) fn detach_from_host(path: &std::path::Path, below: u64) -> Result<(), StepError> {
+    use rustix::mount::{UnmountFlags, unmount};
+    if mount_at(path).is_ok_and(|top| top == below) || !path.exists() {
+        return Ok(());
+    }
+    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).step("detach", path.display())
+}
+
 /// In the init process: cuts the tree off from the host's and attaches it where it can become the root.
 ///
 /// On `/`, so that no path of the host is walked (the bundle's directory may be closed to a mapped root); at its own place
 /// where hooks expect it there.
 pub(crate) fn attach(plan: &RootfsPlan, sources: &Sources, at_own_place: bool) -> Result<(), StepError> {
-    let flags = mounts::propagation_flags(plan.propagation);
-    rustix::mount::mount_change(c"/", flags).step("change the propagation of", "/")?;
+    if !plan.shares_mounts {
+        let flags = mounts::propagation_flags(plan.propagation);
+        rustix::mount::mount_change(c"/", flags).step("change the propagation of", "/")?;
+    }
     // The copy is a peer of the host's mounts: what is mounted in it would appear there.
     let cut = MountAttributes { propagation: libc::MS_SLAVE, ..MountAttributes::default() };
     sys::set_mount_attributes(sources.root.as_fd(), c"", true, &cut)
         .step("cut off", "the root file system")?;
-    let place = if at_own_place { plan.path.as_c_str() } else { c"/" };
+    let place = if at_own_place || plan.shares_mounts { plan.path.as_c_str() } else { c"/" };
     mounts::move_tree(sources.root.as_fd(), CWD, place)
         .step("attach the root file system to", place.to_string_lossy())
 }
@@ -115,10 +135,14 @@ pub(crate) fn populate(
 /// In the init process: makes the tree the root, and covers what the container may not see or change.
 pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources) -> Result<(), StepError> {
     let root = sources.root.as_fd();
-    pivot::pivot(root, plan.no_pivot)?;
+    if plan.shares_mounts {
+        pivot::change_root(root)?
+    } else {
+        pivot::pivot(root, plan.no_pivot)?
+    }
     masked_paths::make_readonly(root, &plan.readonly_paths)?;
     masked_paths::mask(root, &plan.masked)?;
-    if let Some(flags) = plan.root_propagation {
+    if let Some(flags) = plan.root_propagation.filter(|_| !plan.shares_mounts) {
         let flags = mounts::propagation_flags(flags);
         rustix::mount::mount_change(c"/", flags).step("change the propagation of", "the new root")?;
     }

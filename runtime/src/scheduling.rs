@@ -1,10 +1,14 @@
 //! What the spec says of CPU and memory scheduling: scheduler, I/O priority, personality, memory policy, rlimits.
 
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimitType, Process, Scheduler,
+    ExecCPUAffinity, IOPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimitType,
+    Process, Scheduler,
 };
 use rustix::process::{Pid, Resource, Rlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use rustix::io::Errno;
 
 use crate::step::{Step, StepError};
 use crate::sys::{self, SchedulerAttributes};
@@ -24,7 +28,56 @@ pub(crate) struct SchedulingPlan {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OuterLimits {
     pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) affinity: Affinity,
     rlimits: Vec<(Resource, u64, u64)>,
+}
+
+/// Which CPUs a process may run on, besides what its cgroup says.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Affinity {
+    /// All: what the caller of the runtime is bound to is no matter of the container's.
+    #[default]
+    All,
+    /// These.
+    Only(CpuSet),
+    /// What it was started with.
+    Inherited,
+}
+
+/// `process.execCPUAffinity`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AffinityPlan {
+    /// For the runtime before it clones the process.
+    pub(crate) initial: Option<CpuSet>,
+    /// For the process in the container's cgroup.
+    pub(crate) last: Affinity,
+}
+
+/// Plans what `execCPUAffinity` says. Without `final` the process keeps `initial`, as far as its cgroup allows.
+pub(crate) fn plan_affinity(affinity: Option<&ExecCPUAffinity>) -> Result<AffinityPlan, InvalidSpec> {
+    let Some(affinity) = affinity else { return Ok(AffinityPlan::default()) };
+    let set = |name: &str, list: &Option<String>| {
+        let list = list.as_deref().filter(|list| !list.is_empty());
+        list.map(|list| {
+            parse_cpus(list).ok_or_else(|| invalid(name, "it is no list of CPUs below 1024, such as `0,2-3`"))
+        })
+        .transpose()
+    };
+    let initial = set("process.execCPUAffinity.initial", affinity.initial())?;
+    let last = set("process.execCPUAffinity.final", affinity.cpu_affinity_final())?;
+    let last = match (last, &initial) {
+        (Some(cpus), _) => Affinity::Only(cpus),
+        (None, Some(_)) => Affinity::Inherited,
+        (None, None) => Affinity::All,
+    };
+    Ok(AffinityPlan { initial, last })
+}
+
+fn parse_cpus(list: &str) -> Option<CpuSet> {
+    let mask = parse_nodes(list)?;
+    let mut cpus = CpuSet::new();
+    (0..CpuSet::MAX_CPU).filter(|cpu| mask[cpu / 64] & 1 << (cpu % 64) != 0).for_each(|cpu| cpus.set(cpu));
+    Some(cpus)
 }
 
 impl SchedulingPlan {
@@ -59,7 +112,11 @@ impl SchedulingPlan {
         Ok(SchedulingPlan {
             scheduler: process.scheduler().as_ref().map(plan_scheduler).transpose()?,
             io_priority,
-            outer: OuterLimits { oom_score_adj: process.oom_score_adj(), rlimits },
+            outer: OuterLimits {
+                oom_score_adj: process.oom_score_adj(),
+                affinity: Affinity::default(),
+                rlimits,
+            },
             ..SchedulingPlan::default()
         })
     }
@@ -85,6 +142,7 @@ impl SchedulingPlan {
 impl OuterLimits {
     /// Sets the limits of `process`.
     pub(crate) fn apply(&self, process: Pid) -> Result<(), StepError> {
+        self.affinity.apply(process).step("set the CPU affinity of", process.as_raw_nonzero())?;
         for (resource, soft, hard) in &self.rlimits {
             // All ones is how getrlimit(2) writes "unlimited", and rustix as `None`.
             let value = |limit: u64| (limit != u64::MAX).then_some(limit);
@@ -95,6 +153,34 @@ impl OuterLimits {
         let Some(value) = self.oom_score_adj else { return Ok(()) };
         let path = format!("/proc/{}/oom_score_adj", process.as_raw_nonzero());
         std::fs::write(&path, value.to_string()).step("write", path)
+    }
+}
+
+impl AffinityPlan {
+    /// Binds the calling process to the initial CPUs; what it clones inherits them.
+    pub(crate) fn begin(&self) -> Result<(), StepError> {
+        match &self.initial {
+            Some(cpus) => sched_setaffinity(None, cpus).step("set the CPU affinity of", "the runtime"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Affinity {
+    fn apply(&self, process: Pid) -> Result<(), Errno> {
+        match self {
+            Affinity::Inherited => Ok(()),
+            Affinity::Only(cpus) => sched_setaffinity(Some(process), cpus),
+            Affinity::All => {
+                let mut all = CpuSet::new();
+                (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+                match sched_setaffinity(Some(process), &all) {
+                    // A host that forbids it (a filter, no right over the process) has bound it for good.
+                    Err(Errno::PERM | Errno::NOSYS) => Ok(()),
+                    result => result,
+                }
+            }
+        }
     }
 }
 
@@ -226,5 +312,16 @@ mod tests {
         assert_eq!(parse_nodes("0,2-3,64").unwrap()[..2], [0b1101, 1]);
         assert_eq!(parse_nodes("3-1"), None);
         assert_eq!(parse_nodes("1024"), None);
+    }
+
+    #[test]
+    fn an_affinity_without_final_stays_the_initial_one() {
+        let plan = |json: &str| plan_affinity(Some(&serde_json::from_str(json).unwrap()));
+        let both = plan(r#"{"initial":"0-1","final":"3"}"#).unwrap();
+        assert!(both.initial.is_some_and(|cpus| cpus.count() == 2 && cpus.is_set(1)));
+        assert!(matches!(both.last, Affinity::Only(cpus) if cpus.count() == 1 && cpus.is_set(3)));
+        assert!(matches!(plan(r#"{"initial":"0"}"#).unwrap().last, Affinity::Inherited));
+        assert!(matches!(plan_affinity(None).unwrap().last, Affinity::All));
+        assert!(plan(r#"{"final":"5-2"}"#).is_err());
     }
 }

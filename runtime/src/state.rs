@@ -51,6 +51,9 @@ pub struct State {
     /// The cgroup is systemd's to make.
     #[serde(default)]
     pub systemd_cgroup: bool,
+    /// The mount below the container's root, for a container that has the host's mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_mount: Option<u64>,
     /// The spec's annotations.
     #[serde(default)]
     pub annotations: HashMap<String, String>,

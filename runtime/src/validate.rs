@@ -73,7 +73,7 @@ pub fn validate_process(at: &str, process: &Process) -> Result<(), InvalidSpec> 
         &field("oomScoreAdj"),
         "it is not between -1000 and 1000",
     )?;
-    ensure(process.exec_cpu_affinity().is_none(), &field("execCPUAffinity"), "this version cannot set it")?;
+    crate::scheduling::plan_affinity(process.exec_cpu_affinity().as_ref())?;
     for variable in process.env().iter().flatten() {
         let is_named = variable.find('=').is_some_and(|position| position > 0);
         ensure(is_named, &field("env"), &format!("{variable:?} is not of the form NAME=value"))?;
@@ -98,14 +98,6 @@ fn check_namespaces(spec: &Spec) -> Result<(), InvalidSpec> {
         )?;
     }
     let find = |kind| namespaces.iter().find(|one| one.typ() == kind);
-    let mount = find(LinuxNamespaceType::Mount);
-    ensure(
-        mount.is_some(),
-        "linux.namespaces",
-        "a mount namespace is needed: the host's mounts are not touched",
-    )?;
-    let joins_mounts = mount.is_some_and(|one| one.path().is_some());
-    ensure(!joins_mounts, "linux.namespaces", "a mount namespace by path: this version makes only new ones")?;
     let is_in_time = find(LinuxNamespaceType::Time).is_some_and(|one| one.path().is_none());
     let has_offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
     ensure(!has_offsets || is_in_time, "linux.timeOffsets", "they need a new time namespace")?;
@@ -287,10 +279,10 @@ fn check_unsupported(spec: &Spec) -> Result<(), InvalidSpec> {
         "linux.rootfsPropagation",
         "it is none of shared, slave, private, unbindable or those with an r in front",
     )?;
-    let has_rdt = linux.intel_rdt().is_some();
-    ensure(!has_rdt, "linux.intelRdt", "this version cannot set it")?;
-    let has_devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
-    ensure(!has_devices, "linux.netDevices", "this version cannot move network devices")?;
+    if let Some(rdt) = linux.intel_rdt() {
+        crate::intel_rdt::check(rdt)?;
+    }
+    crate::net_devices::plan(linux)?;
     match linux.resources() {
         Some(resources) => crate::cgroup::Cgroup::validate(resources)
             .map_err(|error| invalid("linux.resources", &crate::step::chain(&error))),
@@ -322,7 +314,7 @@ mod tests {
             ("process.args", |spec| spec["process"]["args"] = serde_json::json!([])),
             ("process.cwd", |spec| spec["process"]["cwd"] = "relative".into()),
             ("process.env", |spec| spec["process"]["env"] = serde_json::json!(["=x"])),
-            ("linux.namespaces", |spec| spec["linux"]["namespaces"] = serde_json::json!([])),
+            ("hostname", |spec| spec["linux"]["namespaces"] = serde_json::json!([])),
             ("linux.namespaces[1]", |spec| {
                 spec["linux"]["namespaces"] = serde_json::json!([{"type": "mount"}, {"type": "mount"}]);
             }),

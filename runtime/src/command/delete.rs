@@ -6,6 +6,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
+use crate::intel_rdt::ResourceClass;
 use crate::process::parent::load_spec;
 use crate::state::{State, StateDirectory, StateError, Status};
 
@@ -52,7 +53,13 @@ pub(super) fn remove(
         }
         cgroup::delete(path, state.scope().as_ref())?;
     }
-    let poststop = load_poststop(&directory.spec_path());
+    let (poststop, class) = load_parts(&directory.spec_path(), &state.id);
+    if let Some(class) = class {
+        class.remove()?;
+    }
+    if let Some(below) = state.host_mount {
+        crate::rootfs::detach_from_host(&state.rootfs, below)?;
+    }
     directory.remove()?;
     if let Some(hooks) = poststop {
         let place = HookPlace { point: "poststop", directory: Some(&state.bundle) };
@@ -82,11 +89,13 @@ fn cgroup_path(directory: &StateDirectory, state: &State) -> Option<PathBuf> {
     Some(Path::new("/sys/fs/cgroup").join(below.to_str().ok()?)).filter(|path| path.is_dir())
 }
 
-fn load_poststop(path: &Path) -> Option<HookPlan> {
-    let text = std::fs::read(path).ok()?;
-    if !text.windows(10).any(|window| window == b"\"poststop\"") {
-        return None;
+/// What of the spec matters now. Most specs have neither hooks nor a resource class: then the text is not parsed.
+fn load_parts(path: &Path, id: &str) -> (Option<HookPlan>, Option<ResourceClass>) {
+    let Ok(text) = std::fs::read(path) else { return (None, None) };
+    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    if !has(b"\"poststop\"") && !has(b"\"intelRdt\"") {
+        return (None, None);
     }
-    let spec: oci_spec::runtime::Spec = serde_json::from_slice(&text).ok()?;
-    HookPlan::from_spec(spec.hooks().as_ref()).ok()
+    let Ok(spec) = serde_json::from_slice::<oci_spec::runtime::Spec>(&text) else { return (None, None) };
+    (HookPlan::from_spec(spec.hooks().as_ref()).ok(), ResourceClass::from_spec(&spec, id).ok().flatten())
 }

@@ -18,7 +18,7 @@ use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, SeccompListener};
 use crate::process::protect;
 use crate::resolve;
-use crate::scheduling::OuterLimits;
+use crate::scheduling::{OuterLimits, plan_affinity};
 use crate::state::{State, Status};
 use crate::step::Step as _;
 use crate::sys;
@@ -45,6 +45,10 @@ pub(super) fn run(options: &ExecOptions, context: &Context, call: &Call) -> Resu
     let mut plan = plan::plan_process(&process, program, options.preserve_fds + context.listen_fds)?;
     plan.scheduling.outer.oom_score_adj =
         process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
+    let configured = spec.process().as_ref().and_then(|own| own.exec_cpu_affinity().as_ref());
+    let affinity = plan_affinity(process.exec_cpu_affinity().as_ref().or(configured))?;
+    affinity.begin()?;
+    plan.scheduling.outer.affinity = affinity.last;
     let (console, sender) = open_console(options, &plan)?;
     let listener = profile.and_then(SeccompListener::from_spec);
     let pid_file = options.pid_file.as_deref();
@@ -77,6 +81,7 @@ fn start(
     let init_pid = Pid::from_raw(state.init_process_pid).ok_or(RuntimeError::ExecStopped)?;
     let init = pidfd_open(init_pid, PidfdFlags::empty()).map_err(|_| RuntimeError::ExecStopped)?;
     let namespaces = exec::foreign_namespaces(state.init_process_pid)?;
+    let root = state.host_mount.map(|_| exec::open_root_of(state.init_process_pid)).transpose()?;
     // Now the pidfd and the namespaces are of the same process, or it has ended.
     if !state.is_init_alive() {
         return Err(RuntimeError::ExecStopped);
@@ -88,6 +93,7 @@ fn start(
         process: plan,
         init,
         namespaces,
+        root,
         procfs: resolve::open_host_proc()?,
         console,
         groups_denied,

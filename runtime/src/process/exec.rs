@@ -20,6 +20,8 @@ pub(crate) struct ExecPlan {
     pub(crate) init: OwnedFd,
     /// The kinds of namespaces that the container has of its own.
     pub(crate) namespaces: i32,
+    /// The root of a container whose mount namespace is another's too: joining that leads to the other's root.
+    pub(crate) root: Option<OwnedFd>,
     pub(crate) procfs: OwnedFd,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) groups_denied: bool,
@@ -62,6 +64,9 @@ fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
 fn prepare(plan: &mut ExecPlan) -> Result<(), StepError> {
     let own = plan.namespaces & !libc::CLONE_NEWPID;
     sys::set_namespaces(plan.init.as_fd(), own).step("join", "the container's namespaces")?;
+    if let Some(root) = &plan.root {
+        crate::rootfs::pivot::change_root(root.as_fd())?;
+    }
     if plan.namespaces & libc::CLONE_NEWUSER != 0 {
         credentials::become_user(0, 0)?;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -74,6 +79,14 @@ fn prepare(plan: &mut ExecPlan) -> Result<(), StepError> {
         terminal::set_up(root.as_fd(), console.as_fd(), size, owner)?;
     }
     finish::prepare(&mut plan.process, root.as_fd(), plan.procfs.as_fd())
+}
+
+/// Opens the root of the init process, through a magic link of the host's procfs.
+pub(crate) fn open_root_of(init: i32) -> Result<OwnedFd, StepError> {
+    use rustix::fs::{CWD, Mode, OFlags};
+    let path = format!("/proc/{init}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty()).step("open", path)
 }
 
 /// Every kind of namespace, with its name in `/proc/PID/ns`.

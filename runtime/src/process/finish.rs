@@ -127,10 +127,12 @@ fn drop_privileges(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -
     plan.capabilities.apply_bounding()?;
     plan.credentials.apply(groups_denied)?;
     // Once more as the user, who may not be allowed what root was, and the other way round.
+    // What the path names may have been exchanged since, while the container waited for `start`: checked again in any case.
     match rustix::process::chdir(plan.cwd.as_c_str()) {
-        Err(Errno::ACCESS) if plan.credentials.uid != 0 => check_directory(&plan.cwd.to_string_lossy())?,
+        Err(Errno::ACCESS) if plan.credentials.uid != 0 => {}
         result => result.step("chdir to cwd", plan.cwd.to_string_lossy())?,
     }
+    check_directory(&plan.cwd.to_string_lossy())?;
     if let (Some(program), false) = (&plan.seccomp, plan.no_new_privileges) {
         regain_permitted()?;
         install(program, channel)?;

@@ -12,10 +12,12 @@ use crate::cgroup::{self, Cgroup, CgroupPlan};
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
+use crate::intel_rdt::ResourceClass;
 use crate::namespaces::{self, NamespaceSteps};
+use crate::net_devices::{self, NetDevice};
 use crate::plan::{self, Plan, PlanOptions};
 use crate::resolve;
-use crate::rootfs::Sources;
+use crate::rootfs::{self, Sources};
 use crate::scheduling::OuterLimits;
 use crate::state::{State, StateDirectory, process_start};
 use crate::step::{Step, StepError};
@@ -82,11 +84,16 @@ pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<C
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?;
     let directory = StateDirectory::locate(&request.context.root, request.id)?;
-    directory.create()?;
+    let resource_class = ResourceClass::from_spec(spec, request.id)?;
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
     state.annotations = spec.annotations().clone().unwrap_or_default();
     state.systemd_cgroup = cgroup_plan.scope().is_some();
-    let mut creation = Creation { spec, directory, state, cgroup_plan, cgroup: None, child: None };
+    if plan.rootfs.shares_mounts {
+        state.host_mount = Some(rootfs::mount_at(&rootfs)?);
+    }
+    directory.create()?;
+    let mut creation =
+        Creation { spec, directory, state, cgroup_plan, resource_class, cgroup: None, child: None };
     match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
         Err(error) => {
@@ -114,6 +121,7 @@ struct Creation<'s> {
     directory: StateDirectory,
     state: State,
     cgroup_plan: CgroupPlan,
+    resource_class: Option<ResourceClass>,
     cgroup: Option<Cgroup>,
     child: Option<(Pid, OwnedFd)>,
 }
@@ -121,7 +129,7 @@ struct Creation<'s> {
 impl Creation<'_> {
     fn run(
         &mut self,
-        plan: Plan,
+        mut plan: Plan,
         text: &[u8],
         request: Request<'_>,
     ) -> Result<(Channel, HookPlan), RuntimeError> {
@@ -137,7 +145,10 @@ impl Creation<'_> {
         let is_foreground = request.is_foreground;
         let offsets = time_offsets(self.spec);
         let mut steps = namespaces::prepare(&plan, offsets)?;
-        let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some();
+        let network = steps.joined_network()?;
+        let net_devices = std::mem::take(&mut plan.net_devices);
+        let moves_devices = !net_devices.is_empty();
+        let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some() || moves_devices;
         let (init, hooks, early) = self.prepare_init(plan, request, &mut steps, wait_first)?;
         if is_foreground {
             sys::block_signals();
@@ -148,6 +159,9 @@ impl Creation<'_> {
         }
         if let (Some(maps), Some((pid, _))) = (&maps, &self.child) {
             maps.write(*pid, rustix::process::geteuid().is_root())?;
+        }
+        if moves_devices {
+            self.move_devices(&net_devices, network)?;
         }
         if wait_first {
             channel.send(&Message::Go).step("speak to", "the init process")?;
@@ -277,7 +291,20 @@ impl Creation<'_> {
         if let Some(cgroup) = &self.cgroup {
             cgroup.apply_devices(self.resources().unwrap_or(&default))?;
         }
+        if let Some(class) = &self.resource_class {
+            class.apply(pid.as_raw_nonzero().get())?;
+        }
         Ok(early.apply(*pid)?)
+    }
+
+    /// Before init writes sysctls, which may be the devices', and before any hook.
+    fn move_devices(&self, devices: &[NetDevice], joined: Option<OwnedFd>) -> Result<(), RuntimeError> {
+        let Some((pid, _)) = &self.child else { return Ok(()) };
+        let namespace = match joined {
+            Some(namespace) => namespace,
+            None => namespaces::open_network_of(*pid)?,
+        };
+        Ok(net_devices::move_all(devices, namespace.as_fd())?)
     }
 
     fn await_ready(&self, channel: &Channel, hooks: &HookPlan) -> Result<(), RuntimeError> {
@@ -358,6 +385,12 @@ impl Creation<'_> {
                 cgroup.kill_all().ok();
             }
             cgroup.delete().ok();
+        }
+        if let Some(class) = &self.resource_class {
+            class.remove().ok();
+        }
+        if let Some(below) = self.state.host_mount {
+            rootfs::detach_from_host(&self.state.rootfs, below).ok();
         }
         self.directory.remove().ok();
     }

@@ -27,6 +27,13 @@ pub(super) fn pivot(root: BorrowedFd<'_>, no_pivot: bool) -> Result<(), StepErro
     rustix::process::chdir(c"/").step("enter", "the new root")
 }
 
+/// In a mount namespace that others live in, whose root stays theirs: the tree becomes the root of this process alone.
+pub(crate) fn change_root(root: BorrowedFd<'_>) -> Result<(), StepError> {
+    rustix::process::fchdir(root).step("enter", "the root file system")?;
+    rustix::process::chroot(c".").step("change the root to", "the root file system")?;
+    rustix::process::chdir(c"/").step("enter", "the new root")
+}
+
 /// The old way: the tree is moved over `/` and chroot(2) does the rest. Less strong, since the old root stays underneath.
 fn move_root() -> Result<(), StepError> {
     match mount_move(c".", c"/") {
