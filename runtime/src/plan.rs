@@ -154,7 +154,7 @@ pub(crate) fn plan(spec: &Spec, rootfs: &Path, options: PlanOptions) -> Result<P
         .namespaces()
         .iter()
         .flatten()
-        .map(|one| NamespacePlan { flag: flag(one.typ()), path: one.path().clone() })
+        .map(|one| NamespacePlan { flag: flag(one.typ()), path: namespace_path(one).map(Path::to_path_buf) })
         .collect();
     let seccomp = match linux.seccomp() {
         Some(profile) => Some(
@@ -253,10 +253,15 @@ fn plan_rootfs(spec: &Spec, path: &Path, options: PlanOptions) -> Result<RootfsP
     })
 }
 
+/// The path of a namespace to join. An empty one is none, as runc writes it.
+pub(crate) fn namespace_path(namespace: &oci_spec::runtime::LinuxNamespace) -> Option<&Path> {
+    namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
+}
+
 /// Whether a container has no mount namespace made for it.
 pub(crate) fn shares_mounts(linux: &oci_spec::runtime::Linux) -> bool {
     let is_new = |one: &oci_spec::runtime::LinuxNamespace| {
-        one.typ() == LinuxNamespaceType::Mount && one.path().is_none()
+        one.typ() == LinuxNamespaceType::Mount && namespace_path(one).is_none()
     };
     !linux.namespaces().iter().flatten().any(is_new)
 }

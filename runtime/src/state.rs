@@ -16,6 +16,7 @@ pub const RUNTIME_NAME: &str = "inspect-runtime";
 const STATE: &str = "state.json";
 const NEW_STATE: &str = ".state.json.new";
 const SPEC: &str = "config.json";
+const NEW_SPEC: &str = ".config.json.new";
 const START_SOCKET: &str = "start.sock";
 
 /// The content of `state.json`. Fields that a later version adds have defaults, so that it reads files of an earlier one.
@@ -261,6 +262,16 @@ impl StateDirectory {
     pub fn save_spec(&self, text: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(SPEC);
         write_private(&path, text).map_err(|source| file_error("write", &path, source))
+    }
+
+    /// Replaces the spec's copy whole or not at all: whoever is killed in between leaves the old one.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn replace_spec(&self, text: &[u8]) -> Result<(), StateError> {
+        let (new, path) = (self.path.join(NEW_SPEC), self.spec_path());
+        write_private(&new, text).map_err(|source| file_error("write", &new, source))?;
+        fs::rename(&new, &path).map_err(|source| file_error("replace", &path, source))
     }
 
     /// The spec's copy.

@@ -387,6 +387,26 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     succeed(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
 }
 
+/// Closes every descriptor from `first` on but those in `kept`, with close_range(2), whoever opened them: for a process that
+/// uses none of the others again and ends without running destructors.
+///
+/// # Errors
+/// The kernel's errno.
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|one| one.as_raw_fd().cast_unsigned()).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for next in kept.into_iter().filter(|next| *next >= first).chain([u32::MAX]) {
+        if from < next {
+            let last = if next == u32::MAX { next } else { next - 1 };
+            // SAFETY: the caller promises not to use or close these again.
+            succeed(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) })?;
+        }
+        from = next.saturating_add(1);
+    }
+    Ok(())
+}
+
 /// Blocks every signal and gives the set, for [`wait_for_signal`].
 pub fn block_signals() -> SignalSet {
     // SAFETY: a zeroed sigset_t is valid, and sigfillset and sigprocmask only write to the sets given.

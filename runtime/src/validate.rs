@@ -4,6 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
+use crate::plan::namespace_path;
 use crate::rootfs::options::{MountOptions, propagation};
 
 /// A spec that cannot be honoured.
@@ -91,14 +92,10 @@ fn check_namespaces(spec: &Spec) -> Result<(), InvalidSpec> {
         let field = format!("linux.namespaces[{index}]");
         let is_double = namespaces[..index].iter().any(|other| other.typ() == one.typ());
         ensure(!is_double, &field, "its type is given twice")?;
-        ensure(
-            one.path().as_ref().is_none_or(|path| path.is_absolute()),
-            &field,
-            "its path is not absolute",
-        )?;
+        ensure(namespace_path(one).is_none_or(Path::is_absolute), &field, "its path is not absolute")?;
     }
     let find = |kind| namespaces.iter().find(|one| one.typ() == kind);
-    let is_in_time = find(LinuxNamespaceType::Time).is_some_and(|one| one.path().is_none());
+    let is_in_time = find(LinuxNamespaceType::Time).is_some_and(|one| namespace_path(one).is_none());
     let has_offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
     ensure(!has_offsets || is_in_time, "linux.timeOffsets", "they need a new time namespace")?;
     for clock in linux.time_offsets().iter().flatten().map(|(clock, _)| clock.as_str()) {
@@ -116,7 +113,7 @@ fn check_user_namespace(spec: &Spec) -> Result<(), InvalidSpec> {
     let user = linux.namespaces().iter().flatten().find(|one| one.typ() == LinuxNamespaceType::User);
     let (uids, gids) = (linux.uid_mappings().iter().flatten(), linux.gid_mappings().iter().flatten());
     let (uid_count, gid_count) = (uids.clone().count(), gids.clone().count());
-    match user.map(|one| one.path().is_some()) {
+    match user.map(|one| namespace_path(one).is_some()) {
         Some(false) => {
             ensure(uid_count > 0, "linux.uidMappings", "a new user namespace needs them")?;
             ensure(gid_count > 0, "linux.gidMappings", "a new user namespace needs them")?;

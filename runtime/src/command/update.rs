@@ -3,11 +3,14 @@
 use std::io::Read;
 use std::str::FromStr;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources, Spec,
+};
 
 use crate::cli::Parsed;
 use crate::context::Context;
 use crate::error::RuntimeError;
+use crate::intel_rdt::ResourceClass;
 use crate::state::Status;
 
 /// Applies new limits to a container and keeps them with its spec, so that the next update goes on from them.
@@ -28,11 +31,35 @@ pub(super) fn run(parsed: &Parsed, context: &Context, input: &mut dyn Read) -> R
     let mut linux = spec.linux().clone().unwrap_or_default();
     let current = linux.resources().clone().unwrap_or_default();
     let update = complete(&current, resources(|name| parsed.value(name), input)?);
-    super::open_cgroup(&state)?.apply(&update)?;
+    let class = new_class(&linux, &|name| parsed.value(name));
+    linux.set_intel_rdt(class.or_else(|| linux.intel_rdt().clone()));
+    let is_new_class = linux.intel_rdt() != spec.linux().as_ref().map_or(&None, |linux| linux.intel_rdt());
     linux.set_resources(Some(merge(&current, &update)));
     spec.set_linux(Some(linux));
-    directory.save_spec(&serde_json::to_vec(&spec).map_err(json)?)?;
+    let class = if is_new_class { ResourceClass::from_spec(&spec, &state.id)? } else { None };
+    super::open_cgroup(&state)?.apply(&update)?;
+    if let Some(class) = class {
+        class.apply(state.init_process_pid)?;
+    }
+    directory.replace_spec(&serde_json::to_vec(&spec).map_err(json)?)?;
     Ok(0)
+}
+
+/// The container's resource class with the schemas that the flags give, if they give one.
+fn new_class<'a>(linux: &Linux, flag: &impl Fn(&str) -> Option<&'a str>) -> Option<LinuxIntelRdt> {
+    let given = |name| flag(name).filter(|value| !value.is_empty()).map(str::to_owned);
+    let (cache, bandwidth) = (given("l3-cache-schema"), given("mem-bw-schema"));
+    if cache.is_none() && bandwidth.is_none() {
+        return None;
+    }
+    let mut class = linux.intel_rdt().clone().unwrap_or_default();
+    if cache.is_some() {
+        class.set_l3_cache_schema(cache);
+    }
+    if bandwidth.is_some() {
+        class.set_mem_bw_schema(bandwidth);
+    }
+    Some(class)
 }
 
 /// Why new limits were not understood.
@@ -45,12 +72,6 @@ pub(crate) enum UpdateError {
         flag: &'static str,
         /// What was given.
         value: String,
-    },
-    /// A flag that asks for what this runtime cannot change.
-    #[error("cannot update container: --{flag} is not supported")]
-    Unsupported {
-        /// The flag without its dashes.
-        flag: &'static str,
     },
     /// The file with new limits.
     #[error("cannot read resources from `{path}`")]
@@ -83,11 +104,6 @@ fn resources<'a>(
 ) -> Result<LinuxResources, UpdateError> {
     if let Some(path) = flag("resources").filter(|path| !path.is_empty()) {
         return read(path, input);
-    }
-    for name in ["l3-cache-schema", "mem-bw-schema"] {
-        if flag(name).is_some_and(|value| !value.is_empty()) {
-            return Err(UpdateError::Unsupported { flag: name });
-        }
     }
     let mut resources = LinuxResources::default();
     resources.set_devices(None);
@@ -286,7 +302,9 @@ mod tests {
         {
             assert!(from_flags(&[(flag, value)]).unwrap_err().to_string().contains(flag));
         }
-        assert!(from_flags(&[("l3-cache-schema", "x")]).is_err());
+        let flag = |name: &str| (name == "mem-bw-schema").then_some("MB:0=20");
+        let class = new_class(&Linux::default(), &flag).unwrap();
+        assert_eq!((class.mem_bw_schema().as_deref(), class.l3_cache_schema()), (Some("MB:0=20"), &None));
         assert!(from_flags(&[("resources", "/nonexistent")]).is_err());
     }
 

@@ -6,7 +6,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use super::channel::receive_with_descriptor;
 use crate::step::{Step, StepError};
@@ -90,6 +92,8 @@ impl RawMode {
         let Ok(before) = tcgetattr(stdin) else { return RawMode(None) };
         let mut raw = before.clone();
         raw.make_raw();
+        // The container's terminal leaves the end of a line as it is: this one makes it a new line, as everywhere else.
+        raw.output_modes |= OutputModes::OPOST;
         match tcsetattr(stdin, OptionalActions::Now, &raw) {
             Ok(()) => RawMode(Some(before)),
             Err(_) => RawMode(None),
@@ -109,6 +113,7 @@ impl Drop for RawMode {
 fn relay(pidfd: BorrowedFd<'_>, signals: &SignalSet, master: &OwnedFd) -> Result<(), StepError> {
     let signal_descriptor = sys::signal_descriptor(signals).step("make", "a signal descriptor")?;
     let raw_mode = RawMode::enter();
+    leave_line_ends(master);
     copy_size(master);
     let (mut reads_input, mut is_over) = (true, false);
     loop {
@@ -171,6 +176,14 @@ fn take_signal(descriptor: &OwnedFd, pidfd: BorrowedFd<'_>, master: &OwnedFd) {
         } else {
             forward(pidfd, signal);
         }
+    }
+}
+
+/// A line's end is one byte for who reads the runtime's output, as runc has it; on a terminal that one adds the other.
+fn leave_line_ends(master: &OwnedFd) {
+    if let Ok(mut modes) = tcgetattr(master) {
+        modes.output_modes &= !OutputModes::ONLCR;
+        tcsetattr(master, OptionalActions::Now, &modes).ok();
     }
 }
 

@@ -173,6 +173,9 @@ fn await_start(init: &mut InitPlan, channel: Channel) -> Option<Channel> {
     channel.wait_for_go().ok()?;
     let Some(listener) = init.start.take() else { return Some(channel) };
     drop(channel);
+    // It may be long until `start`: nothing of the host's and of the caller's stays open meanwhile.
+    let kept = [listener.as_fd(), init.procfs.as_fd()];
+    sys::close_all_but(3 + init.plan.process.preserve_fds, &kept).ok()?;
     loop {
         let Ok(caller) = accept_with(&listener, SocketFlags::CLOEXEC) else { continue };
         let channel = Channel::from_socket(caller);
