@@ -120,7 +120,9 @@ impl Recipe {
     /// The packages of its image.
     pub(crate) fn packages(self) -> Vec<&'static str> {
         let engines = if self.engines { ENGINE_PACKAGES } else { &[] };
-        PACKAGES.iter().chain(engines).copied().collect()
+        // From trixie on the client is a package of its own, which docker.io only recommends.
+        let client = self.engines && self.generation != Generation::Bookworm;
+        PACKAGES.iter().chain(engines).copied().chain(client.then_some("docker-cli")).collect()
     }
 
     /// Tells images of different recipes apart. `public_key` is let in by the image's sshd.
