@@ -129,6 +129,9 @@ fn details(step: &Step) -> Vec<String> {
             format!("{line} (gone before it could be read: from the bundle's process.args)")
         }
         CommandLineSource::Parent if step.executed.is_none() => format!("runs no program of its own{comm}"),
+        CommandLineSource::Parent if step.inferred => {
+            format!("gone before it could be read: told by its place among the calls of its maker, {line}")
+        }
         CommandLineSource::Parent => format!("gone before it could be read; made by: {line}"),
         CommandLineSource::Unknown => format!("gone before its command line could be read{comm}"),
     });

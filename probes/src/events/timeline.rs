@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use container::{CgroupStep, CommandLineSource, ContainerTrace, Step};
 pub use role::Role;
 
-use super::invocation::{Invocation, parse_invocation};
+use super::invocation::{Invocation, RuntimeOperation, parse_invocation};
 use super::loss::Loss;
 use super::proc_event::{ExitStatus, Timestamp};
 use super::process_image::ProcessImage;
@@ -69,6 +69,8 @@ pub struct TracedProcess {
     pub ended: Option<(Timestamp, ExitStatus)>,
     /// What it is.
     pub role: Role,
+    /// Whether [`TracedProcess::role`] is known by its place alone: it was gone before `/proc` could be read.
+    pub inferred: bool,
     /// For which container.
     pub container: Option<ContainerId>,
     /// In which containerd namespace.
@@ -267,6 +269,8 @@ impl Timeline {
         if let Some(image) = &image {
             let invocation = parse_invocation(&image.command_line);
             self.take_role(number, image, invocation.as_ref());
+        } else {
+            self.infer_role(number);
         }
         if let Some(process) = self.processes.get_mut(&number) {
             process.executions.push(Execution { time, image });
@@ -289,6 +293,34 @@ impl Timeline {
         match role {
             Some(role) => process.role = role,
             None => role::take_invocation(process, invocation),
+        }
+    }
+
+    /// What a shim's child was that ended before it could be read: on a host under load a runtime's `start` lives for less
+    /// time than a reader may have to wait for a processor.
+    ///
+    /// containerd's shim for runc calls `create` first and, when that has succeeded, `start`: nothing comes before or between
+    /// the two. What it calls later is not guessed.
+    fn infer_role(&mut self, number: usize) {
+        let Some(process) = self.processes.get(&number) else { return };
+        let shim = process.parent.and_then(|parent| self.processes.get(&parent));
+        let begun_here = shim.is_some_and(|shim| shim.role.serves() && shim.forked.is_some());
+        if process.role != Role::Helper || !process.executions.is_empty() || !begun_here {
+            return;
+        }
+        let of_container = self.processes.values().filter(|other| other.container == process.container);
+        let mut calls = of_container.filter_map(|other| match other.role {
+            Role::Runtime(operation) => Some((operation, other.ended.map(|(_, status)| status.is_success()))),
+            _ => None,
+        });
+        let operation = match (calls.next(), calls.next()) {
+            (None, _) => RuntimeOperation::Create,
+            (Some((RuntimeOperation::Create, Some(true))), None) => RuntimeOperation::Start,
+            _ => return,
+        };
+        if let Some(process) = self.processes.get_mut(&number) {
+            process.role = Role::Runtime(operation);
+            process.inferred = true;
         }
     }
 
@@ -379,6 +411,7 @@ fn blank(pid: Pid, parent_pid: Option<Pid>) -> TracedProcess {
         comm: None,
         ended: None,
         role: Role::Other,
+        inferred: false,
         container: None,
         containerd_namespace: None,
         bundle: BundleSays::default(),

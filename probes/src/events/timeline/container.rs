@@ -16,6 +16,8 @@ use crate::name::{CgroupPath, ContainerId, ContainerdNamespace, Pid};
 pub struct Step {
     /// What it is.
     pub step: Role,
+    /// Whether that is known by its place alone: it was gone before it could be read.
+    pub inferred: bool,
     /// Its pid.
     pub pid: Pid,
     /// Who made it.
@@ -206,6 +208,7 @@ impl Timeline {
         };
         Step {
             step: process.role,
+            inferred: process.inferred,
             pid: process.pid,
             parent_pid: process.parent_pid,
             depth,

@@ -74,6 +74,11 @@ impl Role {
         }
     }
 
+    /// Whether it is a shim at its work, which calls the runtime.
+    pub(super) fn serves(self) -> bool {
+        self == Self::Shim(ShimOperation::Serve)
+    }
+
     /// Whether such a process does its work and ends.
     pub(super) fn is_transient(self) -> bool {
         matches!(

@@ -144,6 +144,43 @@ fn crun_executes_itself_anew_and_forks_init_without_an_exec() {
 }
 
 #[test]
+fn a_call_that_was_gone_before_it_could_be_read_is_told_by_its_place() {
+    let unread = |story: &mut Story, pid: u32| {
+        story.fork(11, pid);
+        story.tell(EventKind::Exec { pid: Pid::new(pid), image: None });
+    };
+    let mut story = Story::new();
+    story.shim();
+    unread(&mut story, 20);
+    story.fork(20, 21);
+    story.exec(21, "runc init", "/usr/sbin/runc", 1);
+    story.exit(20, 0);
+    unread(&mut story, 30);
+    story.exec(21, "sleep 9", "/bin/busybox", 2);
+    story.exit(30, 0);
+    unread(&mut story, 40);
+    story.exit(40, 0);
+    let trace = story.only();
+    assert_eq!(trace.missing, [""; 0]);
+    let told: Vec<_> =
+        trace.steps.iter().filter(|step| step.inferred).map(|s| (s.step.name(), s.pid.get())).collect();
+    assert_eq!(told, [("runtime create", 20), ("runtime start", 30)]);
+    assert!(outline(&trace).contains(&(4, "init", 21)), "{:?}", outline(&trace));
+}
+
+#[test]
+fn what_follows_a_create_that_failed_is_no_start() {
+    let mut story = Story::new();
+    story.shim();
+    story.runtime(20, "runc", &format!("create --bundle {BUNDLE}"));
+    story.exit(20, 1);
+    story.fork(11, 30);
+    story.tell(EventKind::Exec { pid: Pid::new(30), image: None });
+    story.exit(30, 0);
+    assert!(story.only().steps.iter().all(|step| !step.inferred));
+}
+
+#[test]
 fn a_hook_is_no_init_and_what_was_not_seen_is_named() {
     let mut story = Story::new();
     story.shim();
@@ -164,8 +201,8 @@ fn an_exec_that_was_gone_unread_keeps_its_makers_command_line() {
     story.tell(EventKind::Exec { pid: Pid::new(20), image: None });
     story.exit(20, 0);
     assert_eq!(story.timeline.counts().execs_unread, 1);
-    let trace = story.only();
-    assert_eq!(trace.missing, ["runtime create", "runtime start", "init"]);
+    assert_eq!(story.only().missing, ["runtime start", "init"]);
+    assert_eq!(story.only().find_create().unwrap().command_line_source, CommandLineSource::Parent);
 }
 
 #[test]
