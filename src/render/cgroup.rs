@@ -14,6 +14,10 @@ use super::table::render_table;
 use super::units::bytes;
 use super::wrap::wrap;
 
+/// The columns of the table, and how many of them are the spec's.
+const COLUMNS: [&str; 7] = ["SPEC", "GIVEN", "CONVERSION", "FILE", "KERNEL", "NOW", ""];
+const OF_SPEC: usize = 3;
+
 /// How many values a plot shows.
 const PLOT: usize = 40;
 
@@ -42,8 +46,7 @@ pub(crate) fn render_cgroup(report: &CgroupReport, style: Style, width: Option<u
         }
     }
     text.push('\n');
-    let rows: Vec<Vec<String>> = report.rows.iter().map(|row| cells(row, style)).collect();
-    text.push_str(&render_table(&["SPEC", "GIVEN", "CONVERSION", "FILE", "KERNEL", "NOW", ""], &rows, width));
+    table(report, style, width, &mut text);
     effective(report, style, width, &mut text);
     memory(report, style, width, &mut text);
     usage(&report.reading, style, &mut text);
@@ -74,6 +77,14 @@ fn header(report: &CgroupReport, style: Style) -> String {
     text
 }
 
+/// The table. A cgroup that no spec is known of has no columns for one.
+fn table(report: &CgroupReport, style: Style, width: Option<usize>, text: &mut String) {
+    let has_spec = report.rows.iter().any(|row| row.field.is_some());
+    let skipped = if has_spec { 0 } else { OF_SPEC };
+    let rows: Vec<Vec<String>> = report.rows.iter().map(|row| cells(row, style).split_off(skipped)).collect();
+    text.push_str(&render_table(COLUMNS.get(skipped..).unwrap_or_default(), &rows, width));
+}
+
 fn cells(row: &Row, style: Style) -> Vec<String> {
     let shown = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), one_line);
     let mark = match row.agreement {
@@ -96,7 +107,7 @@ fn cells(row: &Row, style: Style) -> Vec<String> {
         shown(&row.given),
         escape(&row.conversion).into_owned(),
         shown(&row.file),
-        shown(&row.kernel),
+        kernel(row),
         row.current.as_deref().map(|text| current(row, text)).unwrap_or_default(),
         marks.join("; "),
     ]
@@ -108,6 +119,16 @@ fn one_line(text: &str) -> String {
         return "(empty)".to_owned();
     }
     escape(&text.lines().collect::<Vec<_>>().join("; ")).into_owned()
+}
+
+/// The kernel's value. cgroup v1 has no word for "no limit": it shows the largest number of whole pages.
+fn kernel(row: &Row) -> String {
+    let Some(text) = row.kernel.as_deref() else { return "-".to_owned() };
+    let is_bytes = row.file.as_deref().is_some_and(|file| file.ends_with("_in_bytes"));
+    match text.parse::<u64>() {
+        Ok(value) if is_bytes && value >= 1 << 62 => "no limit".to_owned(),
+        _ => one_line(text),
+    }
 }
 
 fn current(row: &Row, text: &str) -> String {

@@ -15,15 +15,19 @@ use crate::name::Pid;
 const PAGE: u64 = 4096;
 
 /// `memory.stat` has some fifty keys; these say where memory is.
-const MAIN_PARTS: [&str; 12] = [
+const MAIN_PARTS: [&str; 16] = [
     "anon",
+    "rss",
     "file",
+    "cache",
     "kernel",
     "slab",
     "sock",
     "shmem",
     "file_mapped",
+    "mapped_file",
     "file_dirty",
+    "dirty",
     "inactive_file",
     "active_file",
     "pgfault",
@@ -161,7 +165,7 @@ fn read_memory(
     let current = number(location, if unified { "memory.current" } else { "memory.usage_in_bytes" })?;
     let Some(current) = current else { return Ok(None) };
     let stat = keyed(location, "memory.stat")?;
-    let used = memory_used(current, &stat, resident(host, pids));
+    let used = memory_used(unified, current, &stat, resident(host, pids));
     let mut memory = MemoryReading { current, used, ..MemoryReading::default() };
     if unified {
         memory.peak = number(location, "memory.peak")?;
@@ -195,19 +199,27 @@ fn legacy_events(location: &CgroupLocation) -> Result<BTreeMap<String, u64>, Cgr
 }
 
 /// Each definition that tools print; v1's hierarchical counts begin with `total_`.
-fn memory_used(current: u64, stat: &BTreeMap<String, u64>, resident: u64) -> Vec<MemoryUsed> {
+fn memory_used(unified: bool, current: u64, stat: &BTreeMap<String, u64>, resident: u64) -> Vec<MemoryUsed> {
     let part = |names: [&str; 2]| names.iter().find_map(|name| stat.get(*name).copied());
     let mut used = vec![MemoryUsed {
         name: "current",
         bytes: current,
-        definition: "memory.current: everything that is charged, page cache included",
+        definition: if unified {
+            "memory.current: everything that is charged, page cache included"
+        } else {
+            "memory.usage_in_bytes: everything that is charged, page cache included"
+        },
         used_by: "the limit itself, systemd, ctr metrics",
     }];
     if let Some(inactive) = part(["total_inactive_file", "inactive_file"]) {
         used.push(MemoryUsed {
             name: "working set",
             bytes: current.saturating_sub(inactive),
-            definition: "memory.current − inactive_file",
+            definition: if unified {
+                "memory.current − inactive_file"
+            } else {
+                "memory.usage_in_bytes − total_inactive_file"
+            },
             used_by: "kubelet's evictions, kubectl top, crictl stats, docker stats",
         });
     }
@@ -215,7 +227,11 @@ fn memory_used(current: u64, stat: &BTreeMap<String, u64>, resident: u64) -> Vec
         used.push(MemoryUsed {
             name: "anon",
             bytes: anon,
-            definition: "memory.stat anon: what can only be swapped, never dropped",
+            definition: if unified {
+                "memory.stat anon: what can only be swapped, never dropped"
+            } else {
+                "memory.stat total_rss: what can only be swapped, never dropped"
+            },
             used_by: "the OOM killer's reckoning, cAdvisor's rss",
         });
     }
