@@ -21,6 +21,15 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&finished.stdout).expect("the answer is JSON")
 }
 
+/// The answer with what a daemon adds to it under `key`: one that took too long under load is asked again.
+#[track_caller]
+fn answered(arguments: &[&str], key: &str) -> Value {
+    wait_until(&format!("{arguments:?} to tell `{key}`"), BOUND, || {
+        let report = json(arguments);
+        (!report[key].is_null()).then_some(report)
+    })
+}
+
 #[track_caller]
 fn row<'a>(report: &'a Value, file: &str) -> &'a Value {
     let rows = report["rows"].as_array().expect("rows are a list");
@@ -106,7 +115,7 @@ fn eat(id: &str, options: &str) -> Container {
 #[test]
 fn an_oom_by_the_own_limit_is_explained_and_found_again_in_the_kernels_log() {
     let container = eat("oom-own", &format!("--memory-limit {LIMIT}"));
-    let report = json(&["why", "killed", "oom-own"]);
+    let report = answered(&["why", "killed", "oom-own"], "exit_status");
     assert_eq!(report["verdict"]["kind"], "oom_own_limit", "{report:#}");
     assert_eq!((&report["exit_status"], &report["kubernetes"]), (&137.into(), &"OOMKilled".into()));
     assert_eq!(report["limit"].to_string(), LIMIT);
@@ -146,7 +155,7 @@ impl Drop for Parent {
 fn an_oom_by_the_parents_limit_names_the_parent() {
     let _parent = Parent::make("oomparent", "50331648");
     let _container = eat("oom-parent", &format!("--memory-limit {LIMIT} --cgroup /oomparent/oom-parent"));
-    let report = json(&["why", "killed", "oom-parent"]);
+    let report = answered(&["why", "killed", "oom-parent"], "exit_status");
     assert_eq!(report["verdict"]["kind"], "oom_ancestor_limit", "{report:#}");
     assert_eq!(report["verdict"]["cgroup"], "/oomparent", "{report:#}");
     assert_eq!((&report["limit"], &report["exit_status"]), (&50_331_648.into(), &137.into()));
@@ -234,7 +243,7 @@ fn drift_against_systemd_is_marked() {
         format!("--memory-limit {LIMIT} --runc-systemd-cgroup --cgroup machine.slice:drift:cg-drift");
     let _container = Container::start("default", "cg-drift", &options, "sleep 1000");
     let scope = "/machine.slice/drift-cg-drift.scope";
-    let before = json(&["cgroup", "cg-drift"]);
+    let before = answered(&["cgroup", "cg-drift"], "unit");
     assert_eq!(
         (&before["path"], &before["unit"]),
         (&scope.into(), &"drift-cg-drift.scope".into()),
@@ -244,7 +253,7 @@ fn drift_against_systemd_is_marked() {
     assert_eq!(property, LIMIT);
     assert!(row(&before, "memory.max")["unit_drift"].is_null(), "{before:#}");
     sh(&format!("echo 33554432 > /sys/fs/cgroup{scope}/memory.max"));
-    let after = json(&["cgroup", "cg-drift"]);
+    let after = answered(&["cgroup", "cg-drift"], "unit");
     let memory = row(&after, "memory.max");
     assert_eq!((&memory["kernel"], &memory["agreement"]), (&"33554432".into(), &"different".into()));
     assert_eq!(memory["unit_drift"]["property"], "MemoryMax", "{memory}");

@@ -20,8 +20,8 @@ use crate::render::json::render_json;
 use crate::render::style::Style;
 use crate::render::why_killed::render_death;
 
-/// How long the daemon may take.
-const DAEMON_LIMIT: Duration = Duration::from_secs(2);
+/// How long the daemon may take: one that is gone refuses at once, and a node that is out of memory answers late.
+const DAEMON_LIMIT: Duration = Duration::from_secs(5);
 
 /// Say what killed a container: the OOM killer and for whose limit, a signal, or itself
 #[derive(Debug, Args)]
