@@ -166,7 +166,9 @@ fn bare_reader() {
     let (mut events, mut execs) = (Vec::new(), 0_u64);
     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
         // Interrupted by the signal: the loop ends.
-        drop(poll(&mut [PollFd::from_borrowed_fd(connector.as_fd(), PollFlags::IN)], None));
+        match poll(&mut [PollFd::from_borrowed_fd(connector.as_fd(), PollFlags::IN)], None) {
+            Ok(_) | Err(_) => {}
+        }
         while connector.receive(&mut events).unwrap() {
             execs +=
                 u64::try_from(events.iter().filter(|e| matches!(e.kind, ProcEventKind::Exec { .. })).count())
