@@ -158,7 +158,10 @@ impl Image {
         let manifest =
             json!({"schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers});
         let mut manifest = blob(manifest.to_string().into_bytes(), manifest_type);
-        manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "test:latest"});
+        manifest["annotations"] = json!({
+            "org.opencontainers.image.ref.name": "latest",
+            "io.containerd.image.name": "test:latest",
+        });
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         files.push(("index.json".to_owned(), index.to_string().into_bytes()));
         files.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
