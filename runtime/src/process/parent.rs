@@ -137,7 +137,7 @@ impl Creation<'_> {
         self.directory.save(&self.state)?;
         let waits_for_scope = self.cgroup_plan.scope().is_some();
         if !waits_for_scope {
-            self.cgroup = Some(Cgroup::create(&self.cgroup_plan)?);
+            self.create_cgroup()?;
             self.apply_limits()?;
         }
         let maps = self.id_maps(&plan);
@@ -171,6 +171,22 @@ impl Creation<'_> {
         self.record(hooks_pidfile)?;
         channel.send(&Message::Go).step("speak to", "the init process")?;
         Ok((channel, hooks))
+    }
+
+    /// Makes the cgroup. Who is not root, may make none and asks for none goes on in the caller's, as with runc and crun.
+    fn create_cgroup(&mut self) -> Result<(), RuntimeError> {
+        match Cgroup::create(&self.cgroup_plan) {
+            Ok(cgroup) => self.cgroup = Some(cgroup),
+            Err(error) if error.is_permission() && self.can_do_without_cgroup() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn can_do_without_cgroup(&self) -> bool {
+        let linux = self.spec.linux().as_ref();
+        let asks = linux.is_some_and(|linux| linux.cgroups_path().is_some() || linux.resources().is_some());
+        !asks && !rustix::process::geteuid().is_root()
     }
 
     fn resources(&self) -> Option<&LinuxResources> {

@@ -7,6 +7,7 @@ mod engine;
 mod foreground;
 mod watch;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -172,18 +173,26 @@ fn make_absolute(spec: &mut Value, bundle: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Where runtimes' state and consoles are: root's `/run/inspect`, a plain user's own runtime directory.
+/// Where runtimes' state and consoles are: root's `/run/inspect`, a plain user's own runtime directory, or one in the
+/// directory for temporary files where nobody gave the user any.
 fn state_directory(host: &Host) -> Result<PathBuf, CommandError> {
-    let directory = if rustix::process::geteuid().is_root() {
-        host.run().join("inspect")
-    } else {
-        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from).join("inspect")
+    let user = rustix::process::geteuid();
+    let directory = match std::env::var_os("XDG_RUNTIME_DIR") {
+        _ if user.is_root() => host.run().join("inspect"),
+        Some(given) => PathBuf::from(given).join("inspect"),
+        None => std::env::temp_dir().join(format!("inspect-{}", user.as_raw())),
     };
     let make = || {
         use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        directory.symlink_metadata()
     };
-    make()
+    let found = make()
         .map_err(|error| CommandError::trouble(format!("cannot make `{}`: {error}", directory.display())))?;
+    // Anybody can make a directory of that name among the temporary files before us.
+    if !found.is_dir() || found.uid() != user.as_raw() || found.mode() & 0o022 != 0 {
+        let text = format!("will not use `{}`: others can write to it", directory.display());
+        return Err(CommandError::trouble(text).hint("set XDG_RUNTIME_DIR to a directory of your own"));
+    }
     Ok(directory)
 }
