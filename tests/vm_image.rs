@@ -1,4 +1,4 @@
-//! Images and bundles on the node: trees equal containerd's, limits bite, and the pages in docs/ run as they say.
+//! Images and bundles on the node: trees equal containerd's, limits bite, terminals are terminals.
 
 #![allow(clippy::unwrap_used, reason = "a test fails loudly")]
 
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use image_support::{difference, listing};
-use support::{BUSYBOX, LAYERS, import, run, sh, try_sh};
+use support::{LAYERS, import, run, sh, try_sh};
 
 /// What two unpackers must agree on. A directory that a layer only passes through keeps its time with us and gets the
 /// time of unpacking from containerd; the root's own attributes containerd takes from no layer.
@@ -82,74 +82,32 @@ fn a_terminal_is_a_terminal_with_every_runtime() {
     }
 }
 
-/// A command of a page and what the page shows of it.
-struct Shown {
-    command: String,
-    output: String,
-}
-
-/// The `console` blocks of a page: `$ ` begins a command.
-fn commands(page: &str) -> Vec<Shown> {
-    let mut found: Vec<Shown> = Vec::new();
-    let mut inside = false;
-    for line in page.lines() {
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
-            found.push(Shown { command: command.to_owned(), output: String::new() });
-        } else if let Some(last) = found.last_mut().filter(|_| inside) {
-            last.output.push_str(line);
-            last.output.push('\n');
-        }
+#[test]
+fn a_plain_user_unpacks_and_runs_with_every_runtime() {
+    sh("id ann >/dev/null 2>&1 || useradd --create-home ann");
+    let ann = |line: &str| try_sh(&format!("su - ann -c '{line}'"));
+    let text = ann("inspect unpack --force /opt/lab/images/layers.tar b").success();
+    let said = if try_sh("command -v newuidmap").status == 0 {
+        "owners are kept in a user namespace"
+    } else {
+        "owners are lost, all files are yours: `newuidmap` is not installed"
+    };
+    assert!(text.contains(said), "{text}");
+    assert!(text.contains("1 device node(s) were not made"), "{text}");
+    for runtime in ["builtin", "runc", "crun"] {
+        let finished = ann(&format!("inspect run b --runtime {runtime} -- sh -c \"id -u; exit 7\""));
+        assert_eq!((finished.status, finished.stdout.as_str()), (7, "0\n"), "{runtime}: {finished}");
     }
-    found
-}
-
-/// Whether the text is what is shown: `[..]` stands for anything within a line, a line `...` for any lines.
-fn matches(shown: &[&str], text: &[&str]) -> bool {
-    match (shown.first(), text.first()) {
-        (None, None) => true,
-        (Some(&"..."), _) => (0..=text.len()).any(|skip| matches(&shown[1..], &text[skip..])),
-        (Some(pattern), Some(line)) => line_matches(pattern, line) && matches(&shown[1..], &text[1..]),
-        _ => false,
-    }
-}
-
-fn line_matches(pattern: &str, line: &str) -> bool {
-    match pattern.trim_end().split_once("[..]") {
-        None => pattern.trim_end() == line.trim_end(),
-        Some((before, after)) => line.strip_prefix(before).is_some_and(|rest| {
-            rest.char_indices()
-                .map(|(at, _)| at)
-                .chain([rest.len()])
-                .any(|at| line_matches(after, &rest[at..]))
-        }),
-    }
+    let finished = ann("inspect run b --terminal -- tty");
+    assert_eq!(finished.clone().success().trim(), "/dev/pts/0", "{finished}");
 }
 
 #[test]
-fn the_matcher_tells_different_text() {
-    assert!(matches(&["a [..] c", "...", "z"], &["a b c", "x", "y", "z"]));
-    assert!(!matches(&["a [..] c"], &["a b d"]));
-    assert!(!matches(&["a"], &["a", "b"]));
-}
-
-#[test]
-fn phase_1_runs_as_the_page_says() {
-    let page = include_str!("../docs/phase-1.md");
-    let shown = commands(page);
-    assert!(shown.len() >= 8, "the page has commands");
-    import("default", "busybox");
-    assert!(page.contains(BUSYBOX));
-    let directory = tempfile::tempdir().unwrap();
-    let mut failures = String::new();
-    for Shown { command, output } in shown {
-        let line = format!("cd {} && {{ {command}\n}} 2>&1", directory.path().display());
-        let text = try_sh(&line).stdout;
-        let (expected, actual): (Vec<_>, Vec<_>) = (output.lines().collect(), text.lines().collect());
-        if !matches(&expected, &actual) {
-            failures.push_str(&format!("$ {command}\n--- the page\n{output}--- the node\n{text}\n"));
-        }
-    }
-    assert!(failures.is_empty(), "{failures}");
+fn a_directory_of_somebody_else_is_not_used_for_state() {
+    sh("id ann >/dev/null 2>&1 || useradd --create-home ann");
+    sh("rm -rf /tmp/inspect-$(id -u ann); mkdir -m 777 /tmp/inspect-$(id -u ann)");
+    let finished = try_sh("su - ann -c 'mkdir -p e/rootfs; inspect spec >e/config.json; inspect run e'");
+    sh("rm -rf /tmp/inspect-$(id -u ann)");
+    assert_eq!(finished.status, 2, "{finished}");
+    assert!(finished.stderr.contains("others can write to it"), "{finished}");
 }
