@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use inspect_image::layer::{Layer, LayerEnd, LayerError, Layers};
 use inspect_image::limits::Limits;
 use inspect_image::manifest::{Image, ManifestError, Selection};
-use inspect_image::source::ImageSource;
+use inspect_image::source::{ImageSource, SourceError};
 use inspect_image::spec::parse_size;
 use inspect_image::summary::{LayerSummary, SummaryError};
 use inspect_image::tar::TarError;
@@ -116,7 +116,7 @@ pub(crate) fn load(
     choice: &ChoiceArgs,
     limits: &Limits,
 ) -> Result<(Arc<ImageSource>, Image), CommandError> {
-    let source = ImageSource::open(file, limits).map_err(CommandError::trouble)?;
+    let source = ImageSource::open(file, limits).map_err(source_refused)?;
     let image = Image::load(&source, &choice.selection()).map_err(manifest_refused)?;
     Ok((Arc::new(source), image))
 }
@@ -140,6 +140,16 @@ fn summarize(
         summaries.push((layer.clone(), summary, end));
     }
     Ok(summaries)
+}
+
+fn source_refused(error: SourceError) -> CommandError {
+    let hint = match &error {
+        SourceError::Archive { source: TarError::TooManyEntries { .. }, .. } => {
+            Some("if you trust the image, raise the limit with `--max-entries`")
+        }
+        _ => None,
+    };
+    with_hint(CommandError::trouble(error), hint)
 }
 
 fn manifest_refused(error: ManifestError) -> CommandError {
