@@ -31,7 +31,7 @@ pub fn check_config(text: &[u8], bundle: &Path, id: &str, driver: &Driver) -> Re
     let spec: Spec = serde_json::from_slice(text)?;
     validate(&spec)?;
     let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
-    plan::plan(&spec, &rootfs, PlanOptions::default())?;
+    plan::plan(&spec, bundle, &rootfs, PlanOptions::default())?;
     let linux = spec.linux().as_ref();
     cgroup::plan(linux.and_then(|linux| linux.cgroups_path().as_deref()), id, driver)?;
     if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {

@@ -18,10 +18,14 @@ use crate::validate::{InvalidSpec, invalid};
 /// A hook, laid out for execve(2).
 #[derive(Debug)]
 pub(crate) struct HookCommand {
+    /// Its point, and which of that point's it is from 0, for messages.
+    point: &'static str,
+    number: usize,
     path: CString,
     display: PathBuf,
     arguments: StringList,
-    environment: StringList,
+    /// `None`: that of the process that runs it.
+    environment: Option<StringList>,
     timeout: Option<Timespec>,
 }
 
@@ -44,19 +48,22 @@ pub(crate) struct HookPlan {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     /// It could not be run.
-    #[error("error running {point} hook `{path}`")]
+    #[error("error running {point} hook #{number}: `{path}`")]
     Run {
         point: &'static str,
+        number: usize,
         path: PathBuf,
         #[source]
         source: StepError,
     },
     /// It ended otherwise than with status 0.
-    #[error("error running {point} hook `{path}`: {result}: {output:?}")]
-    Failed { point: &'static str, path: PathBuf, result: String, output: String },
+    #[error("error running {point} hook #{number}: `{path}`: {result}: {output:?}")]
+    Failed { point: &'static str, number: usize, path: PathBuf, result: String, output: String },
     /// It ran longer than its `timeout`.
-    #[error("error running {point} hook `{path}`: it did not end within {seconds} s and was killed")]
-    Timeout { point: &'static str, path: PathBuf, seconds: i64 },
+    #[error(
+        "error running {point} hook #{number}: `{path}`: it did not end within {seconds} s and was killed"
+    )]
+    Timeout { point: &'static str, number: usize, path: PathBuf, seconds: i64 },
 }
 
 impl HookPlan {
@@ -82,11 +89,16 @@ impl HookPlan {
     }
 }
 
-fn plan_hooks(point: &str, hooks: Option<&[Hook]>) -> Result<Vec<HookCommand>, InvalidSpec> {
-    hooks.unwrap_or_default().iter().map(|hook| plan_hook(point, hook)).collect()
+fn plan_hooks(point: &'static str, hooks: Option<&[Hook]>) -> Result<Vec<HookCommand>, InvalidSpec> {
+    hooks
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(|(number, hook)| plan_hook(point, number, hook))
+        .collect()
 }
 
-fn plan_hook(point: &str, hook: &Hook) -> Result<HookCommand, InvalidSpec> {
+fn plan_hook(point: &'static str, number: usize, hook: &Hook) -> Result<HookCommand, InvalidSpec> {
     let field = |name: &str| format!("hooks.{point}.{name}");
     if !hook.path().is_absolute() {
         return Err(invalid(&field("path"), "it is not absolute"));
@@ -106,10 +118,12 @@ fn plan_hook(point: &str, hook: &Hook) -> Result<HookCommand, InvalidSpec> {
         None => None,
     };
     Ok(HookCommand {
+        point,
+        number,
         path,
         display: hook.path().clone(),
         arguments,
-        environment: list("env", hook.env().as_deref().unwrap_or_default())?,
+        environment: hook.env().as_deref().map(|env| list("env", env)).transpose()?,
         timeout,
     })
 }
@@ -117,8 +131,9 @@ fn plan_hook(point: &str, hook: &Hook) -> Result<HookCommand, InvalidSpec> {
 /// Where a hook runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HookPlace<'a> {
-    /// The point's name, for messages.
-    pub(crate) point: &'static str,
+    /// What a hook without an environment of its own gets: the container's process's for `startContainer`, else nothing of
+    /// the caller's.
+    pub(crate) environment: Option<&'a StringList>,
     /// The directory that a hook of the runtime's namespaces starts in.
     pub(crate) directory: Option<&'a Path>,
 }
@@ -129,7 +144,12 @@ pub(crate) fn run(hooks: &[HookCommand], place: HookPlace<'_>, state: &[u8]) -> 
 }
 
 fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(), HookError> {
-    let failed = |source| HookError::Run { point: place.point, path: hook.display.clone(), source };
+    let failed = |source| HookError::Run {
+        point: hook.point,
+        number: hook.number,
+        path: hook.display.clone(),
+        source,
+    };
     let (pidfd, input, output) = spawn(hook, place).map_err(failed)?;
     // A hook need not read its state: a closed pipe is no failure.
     let mut input = std::fs::File::from(input);
@@ -153,12 +173,14 @@ fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(),
         waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).step("wait for", "it").map_err(failed)?;
     if !is_over {
         let seconds = hook.timeout.map_or(0, |timeout| timeout.tv_sec);
-        return Err(HookError::Timeout { point: place.point, path: hook.display.clone(), seconds });
+        let (point, number) = (hook.point, hook.number);
+        return Err(HookError::Timeout { point, number, path: hook.display.clone(), seconds });
     }
     match status.as_ref().and_then(WaitIdStatus::exit_status) {
         Some(0) => Ok(()),
         code => Err(HookError::Failed {
-            point: place.point,
+            point: hook.point,
+            number: hook.number,
             path: hook.display.clone(),
             result: code.map_or_else(|| "a signal ended it".to_owned(), |code| format!("exit status {code}")),
             output: read_output(output),
@@ -199,7 +221,9 @@ fn run_child(hook: &HookCommand, place: HookPlace<'_>, input: BorrowedFd<'_>, ou
         return;
     }
     sys::reset_signals();
-    let error = sys::execute(&hook.path, &hook.arguments, &hook.environment);
+    let empty = StringList::new(Vec::new());
+    let environment = hook.environment.as_ref().or(place.environment).unwrap_or(&empty);
+    let error = sys::execute(&hook.path, &hook.arguments, environment);
     std::fs::File::from(output.try_clone_to_owned().unwrap_or_else(|_| sys::exit_now(127)))
         .write_all(error.to_string().as_bytes())
         .ok();

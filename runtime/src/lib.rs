@@ -36,6 +36,9 @@ use std::io::Write;
 
 pub use context::Call;
 
+/// What `exec` ends with when there is no status of a program to end with.
+const EXEC_FAILED: u8 = 255;
+
 /// Runs one command of the runtime's command line and gives the exit status: the payload's where the command waits for
 /// it, else 0, or 1 with the reason on `errors` and in the log.
 pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
@@ -49,9 +52,12 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
     match command::run(&invocation.command, &context, call, output) {
         Ok(status) => status,
         Err(error) => {
-            let message = step::chain(&error);
+            let is_exec = matches!(invocation.command, cli::Command::Exec(_));
+            let message = if is_exec { "exec failed: " } else { "" }.to_owned() + &step::chain(&error);
             context.log.error(&message);
-            refuse(errors, &message)
+            let status = refuse(errors, &message);
+            // runc's: 1 could be the program's own.
+            if is_exec { EXEC_FAILED } else { status }
         }
     }
 }

@@ -74,7 +74,14 @@ pub(crate) enum MountKind {
         copy_up: bool,
     },
     /// Part of the host's tree.
-    Bind { source: CString, recursive: bool, attributes: MountAttributes, idmap: Option<IdmapPlan> },
+    Bind {
+        source: CString,
+        /// The source below the container's root, if it is there: an earlier mount of the spec may bring it.
+        inner: Option<CString>,
+        recursive: bool,
+        attributes: MountAttributes,
+        idmap: Option<IdmapPlan>,
+    },
     /// The container's cgroup.
     Cgroup { flags: u64, attributes: MountAttributes },
 }
@@ -147,7 +154,14 @@ pub(crate) struct PlanOptions {
 ///
 /// # Errors
 /// [`InvalidSpec`] for what validation alone cannot see.
-pub(crate) fn plan(spec: &Spec, rootfs: &Path, options: PlanOptions) -> Result<Plan, InvalidSpec> {
+///
+/// `rootfs` is the root's absolute path; relative sources of bind mounts start from `bundle`.
+pub(crate) fn plan(
+    spec: &Spec,
+    bundle: &Path,
+    rootfs: &Path,
+    options: PlanOptions,
+) -> Result<Plan, InvalidSpec> {
     let process = spec.process().as_ref().ok_or_else(|| invalid("process", "it is missing"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "it is missing"))?;
     let namespaces = linux
@@ -170,7 +184,7 @@ pub(crate) fn plan(spec: &Spec, rootfs: &Path, options: PlanOptions) -> Result<P
     }
     Ok(Plan {
         namespaces,
-        rootfs: plan_rootfs(spec, rootfs, options)?,
+        rootfs: plan_rootfs(spec, bundle, rootfs, options)?,
         process: plan_init(process, linux, seccomp, options)?,
         hostname: optional_string("hostname", spec.hostname().as_deref())?,
         domainname: optional_string("domainname", spec.domainname().as_deref())?,
@@ -205,13 +219,18 @@ fn flag(kind: LinuxNamespaceType) -> i32 {
 /// `CLONE_NEWTIME` of `linux/sched.h`.
 pub(crate) const CLONE_NEWTIME: i32 = 0x80;
 
-fn plan_rootfs(spec: &Spec, path: &Path, options: PlanOptions) -> Result<RootfsPlan, InvalidSpec> {
+fn plan_rootfs(
+    spec: &Spec,
+    bundle: &Path,
+    path: &Path,
+    options: PlanOptions,
+) -> Result<RootfsPlan, InvalidSpec> {
     let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "it is missing"))?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
     let mut mounts = Vec::new();
     let (mut is_dev_bound, mut readonly_dev) = (false, false);
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let mut plan = plan_mount(index, mount, label)?;
+        let mut plan = plan_mount(index, mount, (bundle, path), label)?;
         if plan.target.to_bytes() == b"dev" {
             match &mut plan.kind {
                 MountKind::Bind { .. } => is_dev_bound = true,
@@ -266,17 +285,27 @@ pub(crate) fn shares_mounts(linux: &oci_spec::runtime::Linux) -> bool {
     !linux.namespaces().iter().flatten().any(is_new)
 }
 
-fn plan_mount(index: usize, mount: &Mount, label: Option<&str>) -> Result<MountPlan, InvalidSpec> {
+fn plan_mount(
+    index: usize,
+    mount: &Mount,
+    (bundle, rootfs): (&Path, &Path),
+    label: Option<&str>,
+) -> Result<MountPlan, InvalidSpec> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let options = MountOptions::from_spec(mount);
     let target = relative(&field("destination"), mount.destination())?;
     let source = mount.source().as_deref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
     let kind = mount.typ().as_deref().unwrap_or("");
     let kind = if let Some(recursive) = options.bind {
-        let source = source.ok_or_else(|| invalid(&field("source"), "a bind mount needs it"))?;
+        let source =
+            mount.source().as_deref().ok_or_else(|| invalid(&field("source"), "a bind mount needs it"))?;
+        let source = bundle.join(source);
+        let inner =
+            source.strip_prefix(rootfs).ok().map(|below| relative(&field("source"), below)).transpose()?;
+        let source = source.as_os_str().as_encoded_bytes();
         let idmap = plan_idmap(&field("uidMappings"), mount, &options)?;
         let attributes = options.attributes;
-        MountKind::Bind { source: c_string(&field("source"), &source)?, recursive, attributes, idmap }
+        MountKind::Bind { source: c_string(&field("source"), source)?, inner, recursive, attributes, idmap }
     } else if kind == "cgroup" || kind == "cgroup2" {
         MountKind::Cgroup { flags: options.flags, attributes: options.attributes }
     } else {
@@ -340,7 +369,9 @@ pub(crate) fn plan_process(
     };
     let arguments = process.args().as_deref().unwrap_or_default();
     let program = arguments.first().cloned().ok_or_else(|| invalid("process.args", "it is empty"))?;
-    let environment = deduplicate(process.env().as_deref().unwrap_or_default());
+    let mut environment = deduplicate(process.env().as_deref().unwrap_or_default());
+    // An empty one counts as none: it is looked up.
+    environment.retain(|one| one != "HOME=");
     let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty()).map(String::into_bytes);
     let size =
         |value: u64| u16::try_from(value).map_err(|_| invalid("process.consoleSize", "it is above 65535"));
@@ -351,7 +382,7 @@ pub(crate) fn plan_process(
     };
     Ok(ProcessPlan {
         candidates: candidates(&program, &environment)?,
-        needs_home: !environment.iter().any(|one| one.starts_with("HOME=") && one.len() > "HOME=".len()),
+        needs_home: !environment.iter().any(|one| one.starts_with("HOME=")),
         environment: list("process.env", &environment)?,
         arguments: list("process.args", arguments)?,
         program,

@@ -38,12 +38,16 @@ impl Sources {
         let mut trees = Vec::with_capacity(plan.mounts.len());
         let mut idmaps = Vec::new();
         for mount in &plan.mounts {
-            let MountKind::Bind { source, recursive, idmap, .. } = &mount.kind else {
+            let MountKind::Bind { source, inner, recursive, idmap, .. } = &mount.kind else {
                 trees.push(None);
                 idmaps.push(None);
                 continue;
             };
-            trees.push(Some(open_tree_at(source, *recursive)?));
+            trees.push(match inner {
+                // In the container's own tree: opened when the mounts before it stand.
+                Some(_) => None,
+                None => Some(open_tree_at(source, *recursive)?),
+            });
             idmaps.push(open_idmap(idmap.as_ref())?);
         }
         let mut device_trees = Vec::new();
@@ -123,13 +127,19 @@ pub(crate) fn populate(
         let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd).or(user_namespace);
         mounts::apply(mount, place, sources.trees[index].as_ref(), idmap)?;
     }
-    let Some(devices) = &plan.devices else { return Ok(()) };
-    devices::make(root, devices, &sources.devices)?;
-    if plan.readonly_dev {
-        let dev = crate::resolve::open_path(root, c"dev").step("open", "/dev")?;
-        sys::set_mount_attributes(dev.as_fd(), c"", false, &READ_ONLY).step("make read-only", "/dev")?;
+    match &plan.devices {
+        Some(devices) => devices::make(root, devices, &sources.devices),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// In the init process, when everything is in `/dev`: makes it read-only if the spec says so.
+pub(crate) fn close_dev(plan: &RootfsPlan, sources: &Sources) -> Result<(), StepError> {
+    if !plan.readonly_dev {
+        return Ok(());
+    }
+    let dev = crate::resolve::open_path(sources.root.as_fd(), c"dev").step("open", "/dev")?;
+    sys::set_mount_attributes(dev.as_fd(), c"", false, &READ_ONLY).step("make read-only", "/dev")
 }
 
 /// In the init process: makes the tree the root, and covers what the container may not see or change.

@@ -55,6 +55,9 @@ pub struct State {
     /// The mount below the container's root, for a container that has the host's mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_mount: Option<u64>,
+    /// It has no PID namespace of its own: its processes do not end with its init process.
+    #[serde(default)]
+    pub shares_pids: bool,
     /// The spec's annotations.
     #[serde(default)]
     pub annotations: HashMap<String, String>,

@@ -4,13 +4,33 @@ use std::fmt::Display;
 use std::io;
 
 /// A step that failed. Made on the way out only: steps that succeed allocate nothing.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} `{object}`")]
+#[derive(Debug)]
 pub(crate) struct StepError {
     operation: &'static str,
     object: String,
-    #[source]
     source: io::Error,
+}
+
+/// The program that cannot be found is told in runc's words, which its callers look for.
+pub(crate) const FIND_PROGRAM: &str = "exec:";
+/// The same of a program that the kernel refuses.
+pub(crate) const EXECUTE: &str = "exec";
+
+impl Display for StepError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let StepError { operation, object, .. } = self;
+        match *operation {
+            FIND_PROGRAM => write!(formatter, "exec: {object:?}"),
+            EXECUTE => write!(formatter, "exec {object}"),
+            operation => write!(formatter, "cannot {operation} `{object}`"),
+        }
+    }
+}
+
+impl std::error::Error for StepError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 impl StepError {
@@ -65,5 +85,7 @@ mod tests {
         let failed: Result<(), StepError> =
             Err(io::Error::from_raw_os_error(libc::ENOENT)).step("open", "/a");
         assert_eq!(chain(&failed.unwrap_err()), "cannot open `/a`: no such file or directory");
+        let absent = StepError::refused(FIND_PROGRAM, "x", "executable file not found in $PATH");
+        assert_eq!(chain(&absent), "exec: \"x\": executable file not found in $PATH");
     }
 }

@@ -194,8 +194,8 @@ fn check_mounts(spec: &Spec) -> Result<(), InvalidSpec> {
             "it is missing",
         )?;
         if is_bind {
-            let is_absolute = mount.source().as_ref().is_some_and(|path| path.is_absolute());
-            ensure(is_absolute, &field("source"), "a bind mount needs an absolute path")?;
+            let is_given = mount.source().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+            ensure(is_given, &field("source"), "a bind mount needs it")?;
             ensure(
                 options.data.is_empty(),
                 &field("options"),

@@ -72,7 +72,7 @@ pub(super) fn run_poststart(
     if hooks.poststart.is_empty() {
         return Ok(());
     }
-    let place = HookPlace { point: "poststart", directory: Some(&state.bundle) };
+    let place = HookPlace { environment: None, directory: Some(&state.bundle) };
     Ok(hooks::run(&hooks.poststart, place, &state.to_spec_json(pid, "running"))?)
 }
 

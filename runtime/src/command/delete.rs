@@ -62,7 +62,7 @@ pub(super) fn remove(
     }
     directory.remove()?;
     if let Some(hooks) = poststop {
-        let place = HookPlace { point: "poststop", directory: Some(&state.bundle) };
+        let place = HookPlace { environment: None, directory: Some(&state.bundle) };
         for hook in &hooks.poststop {
             // runtime-spec: a failure is logged, and the remaining hooks run.
             if let Err(error) =

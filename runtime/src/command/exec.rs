@@ -128,7 +128,7 @@ fn let_go(
     match started.channel.receive().step("hear from", "the process")? {
         Message::Ready => {}
         Message::Failed(report) => {
-            return Err(RuntimeError::Init { report: format!("exec failed: {report}") });
+            return Err(RuntimeError::Init { report });
         }
         _ => return Err(RuntimeError::InitDied { how: "it ended".to_owned() }),
     }
@@ -211,8 +211,7 @@ fn describe_process(options: &ExecOptions, spec: &Spec) -> Result<Process, Runti
             path: path.clone(),
             source,
         })?;
-        return serde_json::from_slice(&text)
-            .map_err(|source| RuntimeError::Json { path: path.clone(), source });
+        return parse_process(&text).map_err(|source| RuntimeError::Json { path: path.clone(), source });
     }
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(options.arguments.clone()));
@@ -238,6 +237,15 @@ fn describe_process(options: &ExecOptions, spec: &Spec) -> Result<Process, Runti
     add_capabilities(&mut process, &options.capabilities)?;
     set_user(&mut process, options)?;
     Ok(process)
+}
+
+/// A process without a user is root's, as for runc.
+fn parse_process(text: &[u8]) -> serde_json::Result<Process> {
+    let mut value: serde_json::Value = serde_json::from_slice(text)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
+    }
+    serde_json::from_value(value)
 }
 
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), RuntimeError> {

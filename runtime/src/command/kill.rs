@@ -14,7 +14,8 @@ use crate::sys;
 pub(super) fn run(id: &str, signal: &str, all: bool, context: &Context) -> Result<u8, RuntimeError> {
     let (_, state) = super::load(id, context)?;
     let signal = parse_signal(signal)?;
-    if all {
+    // Without a PID namespace of its own a container's processes outlive its init process.
+    if all || (signal == libc::SIGKILL && state.shares_pids) {
         return signal_all(&state, signal).map(|()| 0);
     }
     signal_init(&state, signal).map(|()| 0)

@@ -11,7 +11,7 @@ use super::channel::{Channel, Message};
 use crate::credentials;
 use crate::plan::ProcessPlan;
 use crate::resolve;
-use crate::step::{Step, StepError};
+use crate::step::{EXECUTE, FIND_PROGRAM, Step, StepError};
 use crate::sys;
 
 /// What is done while a failure can still be told to `create`: the directory, the program, labels.
@@ -74,9 +74,9 @@ fn find_program(plan: &ProcessPlan) -> Result<usize, StepError> {
         }
     }
     if is_looked_up && refusal == Errno::NOENT {
-        return Err(StepError::refused("exec", &plan.program, "executable file not found in $PATH"));
+        return Err(StepError::refused(FIND_PROGRAM, &plan.program, "executable file not found in $PATH"));
     }
-    Err(refusal).step("exec", &plan.program)
+    Err(refusal).step(FIND_PROGRAM, &plan.program)
 }
 
 /// Writes the labels that the next execve takes on, through the host's procfs: the container's could be anything.
@@ -111,9 +111,9 @@ pub(crate) fn become_payload(plan: &ProcessPlan, channel: &Channel, groups_denie
         Ok(()) => {
             let path = plan.candidates.first().map_or(c"", |path| path.as_c_str());
             let error = sys::execute(path, &plan.arguments, &plan.environment);
-            match Err::<(), _>(error).step("exec", &plan.program) {
+            match Err::<(), _>(error).step(EXECUTE, &plan.program) {
                 Err(error) => error,
-                Ok(()) => StepError::refused("exec", &plan.program, "it returned"),
+                Ok(()) => StepError::refused(EXECUTE, &plan.program, "it returned"),
             }
         }
         Err(error) => error,

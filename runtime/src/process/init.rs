@@ -113,12 +113,13 @@ fn set_up_rootfs(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError
         let slave = terminal::set_up(root, console.as_fd(), size, plan.process.credentials.uid)?;
         terminal::bind_console(root, slave.as_fd())?;
     }
+    rootfs::close_dev(&plan.rootfs, &init.sources)?;
     if !has_hooks {
         return Ok(());
     }
     channel.send(&Message::Hooks).step("report to", "the runtime")?;
     channel.wait_for_go().step("hear from", "the runtime")?;
-    let place = HookPlace { point: "createContainer", directory: None };
+    let place = HookPlace { environment: None, directory: None };
     hooks::run(&plan.hooks.create_container, place, &hook_state(init, "creating"))
         .map_err(|error| std::io::Error::other(chain(&error)))
         .step("create", "the container")
@@ -187,7 +188,7 @@ fn await_start(init: &mut InitPlan, channel: Channel) -> Option<Channel> {
 }
 
 fn run_start_hooks(init: &InitPlan) -> Result<(), String> {
-    let place = HookPlace { point: "startContainer", directory: None };
+    let place = HookPlace { environment: Some(&init.plan.process.environment), directory: None };
     if init.plan.hooks.start_container.is_empty() {
         return Ok(());
     }

@@ -77,7 +77,7 @@ pub(crate) fn load_spec(path: &Path) -> Result<(Spec, Vec<u8>), RuntimeError> {
 pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<Created, RuntimeError> {
     validate(spec)?;
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
-    let plan = plan::plan(spec, &rootfs, request.options)?;
+    let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
     check_console(&request, &plan)?;
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
@@ -88,6 +88,7 @@ pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<C
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
     state.annotations = spec.annotations().clone().unwrap_or_default();
     state.systemd_cgroup = cgroup_plan.scope().is_some();
+    state.shares_pids = plan.new_namespaces() & libc::CLONE_NEWPID == 0;
     if plan.rootfs.shares_mounts {
         state.host_mount = Some(rootfs::mount_at(&rootfs)?);
     }
@@ -250,11 +251,13 @@ impl Creation<'_> {
         if let Some(offsets) = &steps.time_offsets {
             namespaces::make_time_namespace(offsets)?;
         }
-        if let (Some(joined), None) = (&steps.join_for_children, &steps.user) {
+        // Namespaces by path may belong to the host's user namespace: from a new one they could not be joined any more.
+        let makes_user = steps.clone_flags & libc::CLONE_NEWUSER != 0;
+        let has_helper = steps.user.is_some() || (makes_user && !init.join.is_empty());
+        if let (Some(joined), false) = (&steps.join_for_children, has_helper) {
             joined.enter()?;
         }
         let namespace_flags = u64::from(steps.clone_flags.cast_unsigned());
-        let has_helper = steps.user.is_some();
         let flags = sys::CLONE_CLEAR_SIGHAND | if has_helper { 0 } else { namespace_flags };
         let cgroup = self.cgroup.as_ref().map(Cgroup::fd);
         match sys::clone_process(CloneRequest { flags, cgroup }).step("clone", "the init process")? {
@@ -329,7 +332,7 @@ impl Creation<'_> {
                 Message::Ready => return Ok(()),
                 Message::Hooks => {
                     let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
-                    let place = HookPlace { point: "createRuntime", directory: Some(&self.state.bundle) };
+                    let place = HookPlace { environment: None, directory: Some(&self.state.bundle) };
                     hooks::run(&hooks.create_runtime, place, &self.state.to_spec_json(pid, "creating"))?;
                     channel.send(&Message::Go).step("speak to", "the init process")?;
                 }
@@ -412,8 +415,10 @@ impl Creation<'_> {
     }
 }
 
-/// The helper for a user namespace by path.
-fn help(init: InitPlan, channel: Channel, steps: &NamespaceSteps) -> ! {
+/// The helper for a user namespace by path, and for a new one beside other namespaces by path. What of those can be joined
+/// from the host's user namespace is joined before; init tries the rest.
+fn help(mut init: InitPlan, channel: Channel, steps: &NamespaceSteps) -> ! {
+    init.join.retain(|joined| joined.enter().is_err());
     let cloned = enter_user_namespace(steps).and_then(|()| {
         let flags =
             sys::CLONE_CLEAR_SIGHAND | u64::from((steps.clone_flags | libc::CLONE_PARENT).cast_unsigned());

@@ -39,6 +39,7 @@ pub(super) fn apply(
     let target = plan.target.as_c_str();
     let mounted = match (&plan.kind, tree) {
         (MountKind::Filesystem { kind, source, flags, data, strict, copy_up }, _) => {
+            let data = &inherit_mode(kind, data, place.root, target).step("examine", display(target))?;
             let directory = open_target(place.root, target, *strict)?;
             let covered = if *copy_up { Some(tmpcopyup::open(place.root, target)?) } else { None };
             mount_on(&directory, source, kind, *flags, data)
@@ -54,22 +55,60 @@ pub(super) fn apply(
             return Ok(());
         }
         (MountKind::Cgroup { flags, attributes }, _) => mount_cgroup(place, target, *flags, attributes)?,
-        (MountKind::Bind { .. }, None) => {
-            return Err(StepError::refused("mount", display(target), "no source is open"));
+        (MountKind::Bind { inner, recursive, attributes, idmap: plan_idmap, .. }, None) => {
+            let tree = open_inner(place.root, inner.as_deref().unwrap_or(c""), *recursive)?;
+            set_idmap(&tree, plan_idmap.as_ref(), idmap).step("map the ids of", display(target))?;
+            return bind(place.root, target, &tree, attributes, plan);
         }
     };
     finish(plan, place.root, mounted)
+}
+
+/// Copies a source that is in the container's own tree, where a mount that the spec lists before may have brought it.
+fn open_inner(root: BorrowedFd<'_>, source: &CStr, recursive: bool) -> Result<OwnedFd, StepError> {
+    let opened = resolve::open_path(root, source).step("open the mount source", display(source))?;
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(&opened, c"", flags).step("copy the mount source", display(source))
 }
 
 fn display(target: &CStr) -> String {
     format!("/{}", target.to_string_lossy())
 }
 
+/// A tmpfs without a mode of its own has that of the directory it covers, if one is there, as with other runtimes.
+fn inherit_mode<'d>(
+    kind: &CStr,
+    data: &'d CStr,
+    root: BorrowedFd<'_>,
+    target: &CStr,
+) -> Result<std::borrow::Cow<'d, CStr>, Errno> {
+    let has_mode = data.to_bytes().split(|byte| *byte == b',').any(|one| one.starts_with(b"mode="));
+    if kind != c"tmpfs" || has_mode {
+        return Ok(data.into());
+    }
+    let covered = match resolve::open_path(root, target) {
+        Err(Errno::NOENT) => return Ok(data.into()),
+        result => result?,
+    };
+    let mode = rustix::fs::fstat(&covered)?.st_mode & 0o7777;
+    let comma = if data.is_empty() { "" } else { "," };
+    let text = format!("{}{comma}mode={mode:o}", data.to_string_lossy());
+    Ok(std::ffi::CString::new(text).map_err(|_| Errno::INVAL)?.into())
+}
+
 /// procfs and sysfs carry what is masked later: they go where the spec says, not where a symlink of the image leads.
 fn open_target(root: BorrowedFd<'_>, target: &CStr, strict: bool) -> Result<OwnedFd, StepError> {
     let directory = resolve::open_or_make_directory(root, target)?;
     if strict && !resolve::is_ordinary(root, target).step("examine", display(target))? {
-        return Err(StepError::refused("mount on", display(target), "there is a symlink in the path"));
+        return Err(StepError::refused(
+            "mount on",
+            display(target),
+            "there is a symlink in the path, and it must be mounted on ordinary directory",
+        ));
     }
     Ok(directory)
 }
