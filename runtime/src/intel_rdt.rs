@@ -76,17 +76,16 @@ pub(crate) fn check(rdt: &LinuxIntelRdt) -> Result<(), InvalidSpec> {
 /// The root of resctrl.
 ///
 /// # Errors
-/// [`StepError`] where it is not mounted: the processor or the kernel has no resource control.
-fn locate() -> Result<PathBuf, StepError> {
+/// [`InvalidSpec`] where it is not mounted: the processor or the kernel has no resource control.
+fn locate() -> Result<PathBuf, InvalidSpec> {
     let is_mounted = rustix::fs::statfs(RESCTRL).is_ok_and(|stat| stat.f_type == RESCTRL_MAGIC);
     if is_mounted {
         return Ok(RESCTRL.into());
     }
-    Err(StepError::refused(
-        "use linux.intelRdt with",
-        RESCTRL,
-        "no resctrl file system is mounted there; a processor with resource control and `mount -t resctrl resctrl \
-         /sys/fs/resctrl` are needed",
+    Err(invalid(
+        "linux.intelRdt",
+        "no resctrl file system is at `/sys/fs/resctrl`: it takes a processor with resource control, and \
+         `mount -t resctrl resctrl /sys/fs/resctrl`",
     ))
 }
 

@@ -21,8 +21,6 @@ const DESTINATION: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-/// systemd's own socket, for root: there is no bus between, so a signal need not be asked for.
-const PRIVATE: &str = "unix:path=/run/systemd/private";
 /// How long runc waits for a job.
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -96,10 +94,8 @@ impl<'a> Systemd<'a> {
     async fn connect(scope: &'a Scope) -> Result<Self, CgroupError> {
         let (bus, connection) = match &scope.user_bus {
             Some(address) => (address.clone(), build(connection::Builder::address(address.as_str())).await),
-            None => match build(connection::Builder::address(PRIVATE).p2p()).await {
-                Ok(connection) => (PRIVATE.to_owned(), Ok(connection)),
-                Err(_) => ("the system bus".to_owned(), build(connection::Builder::system()).await),
-            },
+            // Not systemd's own socket: what comes from there has a sender that zbus takes for no unique name.
+            None => ("the system bus".to_owned(), build(connection::Builder::system()).await),
         };
         let connection = connection.map_err(|source| CgroupError::Bus { bus, source: source.into() })?;
         Ok(Systemd { connection, scope })
@@ -130,7 +126,11 @@ impl<'a> Systemd<'a> {
         let rule = rule.map_err(refused)?;
         let mut signals =
             MessageStream::for_match_rule(rule, &self.connection, None).await.map_err(refused)?;
-        self.call::<(), _>(operation, "Subscribe", &()).await?;
+        match self.call::<(), _>(operation, "Subscribe", &()).await {
+            // The second job of one connection.
+            Err(CgroupError::Unit { source, .. }) if is_named(&*source, "AlreadySubscribed") => {}
+            result => result?,
+        }
         let job: OwnedObjectPath = self.call(operation, method, body).await?;
         let result = tokio::time::timeout(BOUND, wait_for(&mut signals, &job)).await;
         let seconds = BOUND.as_secs();
