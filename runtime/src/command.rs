@@ -18,21 +18,16 @@ use std::io::Write;
 
 use crate::cgroup::Cgroup;
 use crate::cli::{Command, Parsed, UsageError};
-use crate::context::{Call, Context};
+use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::state::{State, StateDirectory, Status};
 
 /// Runs a command; gives the exit status.
-pub(crate) fn run(
-    command: &Command,
-    context: &Context,
-    call: &Call,
-    output: &mut dyn Write,
-) -> Result<u8, RuntimeError> {
+pub(crate) fn run(command: &Command, context: &Context, output: &mut dyn Write) -> Result<u8, RuntimeError> {
     match command {
-        Command::Create(options) => create::create(options, context, call),
-        Command::Run(options) => create::run(options, context, call),
-        Command::Exec(options) => exec::run(options, context, call),
+        Command::Create(options) => create::create(options, context),
+        Command::Run(options) => create::run(options, context),
+        Command::Exec(options) => exec::run(options, context),
         Command::Start { id } => start::run(id, context),
         Command::State { id } => state::run(id, context, output),
         Command::Kill { id, signal, all } => kill::run(id, signal, *all, context),

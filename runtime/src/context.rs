@@ -46,6 +46,8 @@ impl Call {
 pub(crate) struct Context {
     pub(crate) root: PathBuf,
     pub(crate) log: Log,
+    /// The effective user of the runtime.
+    pub(crate) uid: u32,
     systemd_cgroup: bool,
     is_rootless: bool,
     user_bus: Option<String>,
@@ -54,7 +56,8 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: &Global, call: &Call) -> Self {
-        let is_rootless = global.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root());
+        let uid = rustix::process::geteuid().as_raw();
+        let is_rootless = global.rootless.unwrap_or(uid != 0);
         let runtime_directory = call.variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| is_rootless);
         let root = global.root.clone().unwrap_or_else(|| match &runtime_directory {
             Some(directory) => directory.join("inspect-runtime"),
@@ -64,6 +67,7 @@ impl Context {
         let user_bus = bus.or_else(|| Some(format!("unix:path={}/bus", runtime_directory?.display())));
         Context {
             root: std::path::absolute(&root).unwrap_or(root),
+            uid,
             log: Log::new(global.log.clone(), global.log_format, global.debug),
             systemd_cgroup: global.systemd_cgroup,
             is_rootless,

@@ -38,13 +38,19 @@ impl Credentials {
     ///
     /// In a user namespace whose `setgroups` is denied the groups stay as they are; validation has refused additional ones.
     pub(crate) fn apply(&self, groups_denied: bool) -> Result<(), StepError> {
-        rustix::thread::set_keep_capabilities(true).step("set", "PR_SET_KEEPCAPS")?;
+        // Root keeps its capabilities without being told to.
+        let is_other = self.uid != 0;
+        if is_other {
+            rustix::thread::set_keep_capabilities(true).step("set", "PR_SET_KEEPCAPS")?;
+        }
         if !groups_denied {
             let groups: Vec<Gid> = self.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
             rustix::thread::set_thread_groups(&groups).step("set", "the supplementary groups")?;
         }
         become_user(self.uid, self.gid)?;
-        rustix::thread::set_keep_capabilities(false).step("clear", "PR_SET_KEEPCAPS")?;
+        if is_other {
+            rustix::thread::set_keep_capabilities(false).step("clear", "PR_SET_KEEPCAPS")?;
+        }
         rustix::process::umask(Mode::from_raw_mode(self.umask.unwrap_or(DEFAULT_UMASK)));
         Ok(())
     }

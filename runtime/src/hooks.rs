@@ -140,6 +140,9 @@ pub(crate) struct HookPlace<'a> {
 
 /// Runs hooks one after the other; the first that fails ends it.
 pub(crate) fn run(hooks: &[HookCommand], place: HookPlace<'_>, state: &[u8]) -> Result<(), HookError> {
+    if !hooks.is_empty() {
+        sys::ignore_broken_pipes();
+    }
     hooks.iter().try_for_each(|hook| run_one(hook, place, state))
 }
 

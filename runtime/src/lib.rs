@@ -11,6 +11,7 @@ mod context;
 mod credentials;
 pub mod default_spec;
 mod error;
+mod file;
 mod hooks;
 mod intel_rdt;
 mod log;
@@ -47,9 +48,12 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
         Ok(invocation) => invocation,
         Err(error) => return refuse(errors, &error.to_string()),
     };
+    let protected = protect(&invocation.command, call);
+    process::streams::ensure();
     let context = context::Context::new(&invocation.global, call);
     context.log.debug(&format!("called as {arguments:?}"));
-    match command::run(&invocation.command, &context, call, output) {
+    let result = protected.and_then(|()| command::run(&invocation.command, &context, output));
+    match result {
         Ok(status) => status,
         Err(error) => {
             let is_exec = matches!(invocation.command, cli::Command::Exec(_));
@@ -59,6 +63,16 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
             // runc's: 1 could be the program's own.
             if is_exec { EXEC_FAILED } else { status }
         }
+    }
+}
+
+/// What enters a container, or makes one, must not be writable from there. Comes first: it may start the program once more.
+fn protect(command: &cli::Command, call: &Call) -> Result<(), error::RuntimeError> {
+    match command {
+        cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_) => {
+            Ok(process::protect::ensure(call)?)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct ProcessPlan {
     /// The program as the spec names it, for messages.
     pub(crate) program: String,
     pub(crate) cwd: CString,
+    /// Found out by init: it is the working directory already.
+    pub(crate) cwd_is_open_to_root: bool,
     pub(crate) credentials: Credentials,
     pub(crate) capabilities: CapabilityPlan,
     pub(crate) no_new_privileges: bool,
@@ -39,6 +41,13 @@ pub(crate) struct ProcessPlan {
     pub(crate) preserve_fds: u32,
     /// `HOME` is to be looked up in the container's `/etc/passwd`.
     pub(crate) needs_home: bool,
+}
+
+impl ProcessPlan {
+    /// Whether the next execve is to take on a label of a security module.
+    pub(crate) fn has_labels(&self) -> bool {
+        self.apparmor.is_some() || self.selinux.is_some()
+    }
 }
 
 /// A namespace of the spec: its clone flag, and where it is if it exists.
@@ -135,6 +144,11 @@ impl Plan {
     /// The flags of the namespaces that are new.
     pub(crate) fn new_namespaces(&self) -> i32 {
         self.namespaces.iter().filter(|one| one.path.is_none()).fold(0, |flags, one| flags | one.flag)
+    }
+
+    /// Whether something needs the host's procfs after the root has changed.
+    pub(crate) fn needs_host_proc_inside(&self) -> bool {
+        self.process.has_labels() || !self.hooks.start_container.is_empty()
     }
 
     /// Whether the container has its own namespace of this kind, new or by path.
@@ -386,6 +400,7 @@ pub(crate) fn plan_process(
         environment: list("process.env", &environment)?,
         arguments: list("process.args", arguments)?,
         program,
+        cwd_is_open_to_root: false,
         cwd: c_string("process.cwd", process.cwd().as_os_str().as_encoded_bytes())?,
         credentials: Credentials::from_spec(process.user()),
         capabilities: CapabilityPlan::from_spec(process.capabilities().as_ref()),

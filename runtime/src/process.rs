@@ -7,3 +7,4 @@ pub(crate) mod foreground;
 pub(crate) mod init;
 pub(crate) mod parent;
 pub(crate) mod protect;
+pub(crate) mod streams;

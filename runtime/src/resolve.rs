@@ -1,5 +1,6 @@
 //! Paths of a container, resolved from a descriptor of its root so that no symlink, `..` or magic link leads out of it.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,6 +32,22 @@ pub(crate) fn open_strictly(directory: BorrowedFd<'_>, path: &CStr, flags: OFlag
     )
 }
 
+/// Opens a path below `root` in which nothing may be a symlink.
+pub(crate) fn open_ordinary(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens a name in `directory`, whatever is mounted there, but no symlink.
+pub(crate) fn open_plain(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open(directory, name, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens `unsafe_path` below `root` as a path only, unless it leads to another mount than that of `root`.
+pub(crate) fn open_on_same_mount(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    open(root, unsafe_path, OFlags::PATH, resolve)
+}
+
 /// As [`open_strictly`], but `self` and `thread-self` may be followed.
 pub(crate) fn open_own(procfs: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     open(procfs, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV)
@@ -51,15 +68,6 @@ fn open(
         }
     }
     Err(Errno::AGAIN)
-}
-
-/// Whether a path has no symlink in it.
-pub(crate) fn is_ordinary(root: BorrowedFd<'_>, path: &CStr) -> Result<bool, Errno> {
-    match open(root, path, OFlags::PATH, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS) {
-        Ok(_) => Ok(true),
-        Err(Errno::LOOP) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// Opens the directory at `unsafe_path`, making what is missing of it with mode 0755.
@@ -115,15 +123,58 @@ pub(crate) fn open_parent(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<(O
     Ok((open_or_make_directory(root, &parent)?, name))
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+/// A path's parent and its last name.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(position) => (&path[..position], &path[position + 1..]),
         None => (b"", path),
     }
 }
 
+/// The host's procfs, opened when it is first needed, which most containers never do.
+#[derive(Debug)]
+pub(crate) struct HostProc {
+    descriptor: OnceCell<OwnedFd>,
+    /// `/proc` no longer is the host's.
+    is_out_of_reach: bool,
+}
+
+impl HostProc {
+    /// To be opened while `/proc` is the host's.
+    pub(crate) fn closed() -> Self {
+        HostProc { descriptor: OnceCell::new(), is_out_of_reach: false }
+    }
+
+    /// Open from now on, for use in another root.
+    pub(crate) fn open() -> Result<Self, StepError> {
+        Ok(HostProc { descriptor: OnceCell::from(open_host_proc()?), is_out_of_reach: false })
+    }
+
+    /// The root is about to change: what is not open by now stays closed.
+    pub(crate) fn leave_behind(&mut self) {
+        self.is_out_of_reach = true;
+    }
+
+    /// Its descriptor, if it is open.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.descriptor.get().map(AsFd::as_fd)
+    }
+
+    /// Its descriptor, opened now if it was not.
+    pub(crate) fn get(&self) -> Result<BorrowedFd<'_>, StepError> {
+        if let Some(descriptor) = self.descriptor.get() {
+            return Ok(descriptor.as_fd());
+        }
+        if self.is_out_of_reach {
+            return Err(StepError::refused("use", "/proc", "the host's was not opened in time"));
+        }
+        let descriptor = open_host_proc()?;
+        Ok(self.descriptor.get_or_init(|| descriptor).as_fd())
+    }
+}
+
 /// Opens the host's `/proc` and makes sure that it is procfs's root.
-pub(crate) fn open_host_proc() -> Result<OwnedFd, StepError> {
+fn open_host_proc() -> Result<OwnedFd, StepError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let descriptor = rustix::fs::openat(CWD, c"/proc", flags, Mode::empty()).step("open", "/proc")?;
     if is_procfs_root(descriptor.as_fd()).step("examine", "/proc")? {
@@ -162,14 +213,17 @@ mod tests {
             let file = open_with(root.as_fd(), path, OFlags::RDONLY).unwrap();
             assert_eq!(std::io::read_to_string(fs::File::from(file)).unwrap(), "inside");
         }
-        assert!(!is_ordinary(root.as_fd(), c"absolute").unwrap());
-        assert!(is_ordinary(root.as_fd(), c"etc").unwrap());
+        assert_eq!(open_ordinary(root.as_fd(), c"absolute", OFlags::PATH).unwrap_err(), Errno::LOOP);
+        open_ordinary(root.as_fd(), c"etc", OFlags::PATH).unwrap();
+        assert_eq!(open_plain(root.as_fd(), c"absolute", OFlags::PATH).unwrap_err(), Errno::LOOP);
+        open_on_same_mount(root.as_fd(), c"absolute/passwd").unwrap();
     }
 
     #[test]
     fn magic_links_are_refused() {
         let root = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
         assert_eq!(open_path(root.as_fd(), c"proc/self/root/etc").unwrap_err(), Errno::LOOP);
+        assert_eq!(open_on_same_mount(root.as_fd(), c"proc").unwrap_err(), Errno::XDEV);
     }
 
     #[test]

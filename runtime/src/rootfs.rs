@@ -5,6 +5,7 @@ mod masked_paths;
 mod mounts;
 pub(crate) mod options;
 pub(crate) mod pivot;
+mod targets;
 mod tmpcopyup;
 
 use std::ffi::CString;
@@ -13,7 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use self::targets::Targets;
 use crate::plan::{IdmapPlan, MountKind, READ_ONLY, RootfsPlan};
+use crate::resolve::HostProc;
 use crate::step::{Step, StepError};
 use crate::sys::{self, MountAttributes};
 use crate::user_namespace::{self, IdMaps};
@@ -113,22 +116,26 @@ pub(crate) fn attach(plan: &RootfsPlan, sources: &Sources, at_own_place: bool) -
         .step("attach the root file system to", place.to_string_lossy())
 }
 
-/// In the init process: mounts what the spec says, and makes the devices.
+/// In the init process: mounts what the spec says, and makes the devices. `has_hooks`: programs of others will run before the
+/// container's.
 pub(crate) fn populate(
     plan: &RootfsPlan,
     sources: &Sources,
-    procfs: BorrowedFd<'_>,
+    procfs: &HostProc,
     user_namespace: Option<BorrowedFd<'_>>,
     has_cgroup_namespace: bool,
+    has_hooks: bool,
 ) -> Result<(), StepError> {
     let root = sources.root.as_fd();
+    let mut targets = Targets::below(root);
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let place = mounts::Place { root, procfs, has_cgroup_namespace };
+        let place = mounts::Place { targets: &mut targets, procfs, has_cgroup_namespace };
         let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd).or(user_namespace);
         mounts::apply(mount, place, sources.trees[index].as_ref(), idmap)?;
     }
+    targets.finish();
     match &plan.devices {
-        Some(devices) => devices::make(root, devices, &sources.devices),
+        Some(devices) => devices::make(root, devices, &sources.devices, has_hooks),
         None => Ok(()),
     }
 }
@@ -150,8 +157,7 @@ pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources) -> Result<(), StepErro
     } else {
         pivot::pivot(root, plan.no_pivot)?
     }
-    masked_paths::make_readonly(root, &plan.readonly_paths)?;
-    masked_paths::mask(root, &plan.masked)?;
+    masked_paths::protect(root, &plan.readonly_paths, &plan.masked)?;
     if let Some(flags) = plan.root_propagation.filter(|_| !plan.shares_mounts) {
         let flags = mounts::propagation_flags(flags);
         rustix::mount::mount_change(c"/", flags).step("change the propagation of", "the new root")?;

@@ -2,14 +2,16 @@
 //! `create` and `start`, the socket that the init process waits on.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Scope;
+use crate::file;
 
 /// The name in every state file, by which others see whose it is.
 pub const RUNTIME_NAME: &str = "inspect-runtime";
@@ -216,7 +218,7 @@ impl StateDirectory {
     /// [`StateError::Missing`], or [`StateError::Foreign`] for another runtime's container.
     pub fn load(&self) -> Result<State, StateError> {
         let path = self.path.join(STATE);
-        let text = match fs::read(&path) {
+        let text = match file::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.explain_absence()),
             Err(source) => return Err(file_error("read", &path, source)),
@@ -251,11 +253,29 @@ impl StateDirectory {
     /// # Errors
     /// What the file system says.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        let (new, path) = (self.path.join(NEW_STATE), self.path.join(STATE));
+        self.write_new(state)?;
+        self.replace_with_new()
+    }
+
+    /// The first half of [`Self::save`]: nobody sees the state yet.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_new(&self, state: &State) -> Result<(), StateError> {
+        let new = self.path.join(NEW_STATE);
         let text =
-            serde_json::to_vec(state).map_err(|source| StateError::Parse { path: path.clone(), source })?;
-        write_private(&new, &text).map_err(|source| file_error("write", &new, source))?;
-        fs::rename(&new, &path).map_err(|source| file_error("replace", &path, source))
+            serde_json::to_vec(state).map_err(|source| StateError::Parse { path: new.clone(), source })?;
+        file::write_private(&new, &text).map_err(|source| file_error("write", &new, source))
+    }
+
+    /// The second half: now everybody does.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn replace_with_new(&self) -> Result<(), StateError> {
+        let path = self.path.join(STATE);
+        rustix::fs::rename(self.path.join(NEW_STATE), &path)
+            .map_err(|errno| file_error("replace", &path, errno.into()))
     }
 
     /// Keeps the spec the container was made from: a bundle that changes later changes nothing.
@@ -264,7 +284,7 @@ impl StateDirectory {
     /// What the file system says.
     pub fn save_spec(&self, text: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(SPEC);
-        write_private(&path, text).map_err(|source| file_error("write", &path, source))
+        file::write_private(&path, text).map_err(|source| file_error("write", &path, source))
     }
 
     /// Replaces the spec's copy whole or not at all: whoever is killed in between leaves the old one.
@@ -273,7 +293,7 @@ impl StateDirectory {
     /// What the file system says.
     pub fn replace_spec(&self, text: &[u8]) -> Result<(), StateError> {
         let (new, path) = (self.path.join(NEW_SPEC), self.spec_path());
-        write_private(&new, text).map_err(|source| file_error("write", &new, source))?;
+        file::write_private(&new, text).map_err(|source| file_error("write", &new, source))?;
         fs::rename(&new, &path).map_err(|source| file_error("replace", &path, source))
     }
 
@@ -295,12 +315,12 @@ impl StateDirectory {
         &self.path
     }
 
-    /// Removes the directory; that it is gone is no error. The known names go first: a walk costs more.
+    /// Removes the directory; that it is gone is no error. The usual names go first: a walk costs more.
     ///
     /// # Errors
     /// What the file system says.
     pub fn remove(&self) -> Result<(), StateError> {
-        for name in [START_SOCKET, SPEC, STATE] {
+        for name in [SPEC, STATE] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(file_error("remove", &self.path.join(name), error));
@@ -339,7 +359,6 @@ impl State {
             bundle: bundle.to_path_buf(),
             rootfs: rootfs.to_path_buf(),
             created: crate::time::now(),
-            owner: rustix::process::geteuid().as_raw(),
             creator_pid: rustix::process::getpid().as_raw_nonzero().get(),
             ..State::default()
         }
@@ -402,9 +421,14 @@ fn is_alive(pid: i32, start: u64) -> bool {
 
 /// The start time of a process that is there and no zombie: fields 3 and 22 of `/proc/PID/stat`.
 pub(crate) fn process_start(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
+    // One line of at most 52 numbers and a name of 16 bytes, given whole.
+    let mut text = [0_u8; 2048];
+    let length = rustix::io::read(&file, &mut text).ok()?;
     // The command's name may hold anything, parentheses too: the fields start after the last one.
-    let (_, fields) = text.rsplit_once(") ")?;
+    let end = text[..length].windows(2).rposition(|pair| pair == b") ")?;
+    let fields = std::str::from_utf8(&text[end + 2..length]).ok()?;
     let mut fields = fields.split(' ');
     let is_dead = matches!(fields.next()?, "Z" | "X");
     let start = fields.nth(18)?.parse().ok()?;
@@ -417,11 +441,6 @@ fn foreign_owner(text: &[u8]) -> Option<&'static str> {
         return Some("runc");
     }
     (keys.contains_key("status") && keys.contains_key("pid")).then_some("youki")
-}
-
-fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)
 }
 
 fn file_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {

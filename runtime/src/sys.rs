@@ -1,10 +1,56 @@
 //! The system calls that no safe wrapper covers: the only unsafe code of the runtime.
 #![allow(unsafe_code, reason = "the one home of unsafe code; every block states its obligation")]
 
+mod bpf;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-// ---- seccomp(2) and bpf(2) ------------------------------------------------------------------------------------------
+pub use bpf::{
+    BpfInstruction, attach_device_program, attached_device_programs, detach_device_program,
+    load_device_program, open_program,
+};
+
+// ---- the entry -------------------------------------------------------------------------------------------------------
+
+/// Defines C's `main` for a binary with `#![no_main]`: `$run` gets the arguments, the program's name first, and gives the
+/// exit status. What the standard library would do before `main` is not done:
+/// [`run`](crate::run) does what matters of it.
+#[macro_export]
+macro_rules! program {
+    ($run:path) => {
+        #[allow(unsafe_code, reason = "the C library calls the one function of this name")]
+        #[unsafe(no_mangle)]
+        extern "C" fn main(
+            count: ::std::ffi::c_int,
+            arguments: *const *const ::std::ffi::c_char,
+        ) -> ::std::ffi::c_int {
+            // SAFETY: the C library passes `count` strings, which live as long as the process.
+            let arguments = unsafe { $crate::sys::collect_arguments(count, arguments) };
+            ::std::ffi::c_int::from($run(arguments))
+        }
+    };
+}
+
+/// The arguments that the C library gives `main`.
+///
+/// # Safety
+/// `arguments` must point to `count` pointers to strings that end in a null byte.
+#[must_use]
+pub unsafe fn collect_arguments(
+    count: libc::c_int,
+    arguments: *const *const libc::c_char,
+) -> Vec<std::ffi::OsString> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let argument = |index| {
+        // SAFETY: the caller vouches for `count` pointers and the strings behind them.
+        let text = unsafe { std::ffi::CStr::from_ptr(*arguments.add(index)) };
+        std::ffi::OsString::from_vec(text.to_bytes().to_vec())
+    };
+    (0..usize::try_from(count).unwrap_or(0)).map(argument).collect()
+}
+
+// ---- seccomp(2) ------------------------------------------------------------------------------------------------------
 
 /// One instruction of classic BPF: `struct sock_filter` of `linux/filter.h`.
 #[repr(C)]
@@ -18,20 +64,6 @@ pub struct FilterInstruction {
     pub no: u8,
     /// The constant of the operation.
     pub constant: u32,
-}
-
-/// One instruction of extended BPF: `struct bpf_insn` of `linux/bpf.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BpfInstruction {
-    /// The operation.
-    pub code: u8,
-    /// The destination register in the low four bits, the source register in the high four.
-    pub registers: u8,
-    /// An offset: of a load, or of a jump in instructions.
-    pub offset: i16,
-    /// The constant of the operation.
-    pub constant: i32,
 }
 
 /// seccomp(2) with `SECCOMP_SET_MODE_FILTER`: installs `program` for the calling thread. `listener` says whether `flags`
@@ -57,158 +89,6 @@ pub fn install_filter(
         // A thread ID is given when threads could not be synchronised, which is never asked for.
         (_, false) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
-}
-
-/// `BPF_PROG_LOAD` for a cgroup device program under the license `Apache-2.0`, which calls no GPL-only helper.
-///
-/// # Errors
-/// The kernel's errno; `EACCES` where its verifier refuses the program, `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`.
-pub fn load_device_program(program: &[BpfInstruction]) -> io::Result<OwnedFd> {
-    let license = c"Apache-2.0";
-    let attributes = ProgramLoad {
-        program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
-        instruction_count: u32::try_from(program.len())
-            .map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
-        instructions: program.as_ptr().addr() as u64,
-        license: license.as_ptr().addr() as u64,
-        ..ProgramLoad::default()
-    };
-    // SAFETY: the attributes' pointers are to `program` and `license`, which outlive the call; the kernel only reads them.
-    owned(unsafe { bpf(BPF_PROG_LOAD, &raw const attributes) }?)
-}
-
-/// `BPF_PROG_ATTACH` of a device program to a cgroup. With `replaced` the program takes that one's place in one step,
-/// else it is added to those there (`BPF_F_ALLOW_MULTI`).
-///
-/// # Errors
-/// The kernel's errno.
-pub fn attach_device_program(
-    cgroup: BorrowedFd<'_>,
-    program: BorrowedFd<'_>,
-    replaced: Option<BorrowedFd<'_>>,
-) -> io::Result<()> {
-    let flags = if replaced.is_some() { BPF_F_ALLOW_MULTI | BPF_F_REPLACE } else { BPF_F_ALLOW_MULTI };
-    let attributes = ProgramAttach {
-        target: raw(cgroup),
-        program: raw(program),
-        attach_type: BPF_CGROUP_DEVICE,
-        flags,
-        replaced: replaced.map_or(0, raw),
-    };
-    // SAFETY: the attributes hold no pointers; the descriptors are open for the length of the call.
-    unsafe { bpf(BPF_PROG_ATTACH, &raw const attributes) }.map(|_| ())
-}
-
-/// `BPF_PROG_DETACH` of a device program from a cgroup.
-///
-/// # Errors
-/// The kernel's errno.
-pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = ProgramAttach {
-        target: raw(cgroup),
-        program: raw(program),
-        attach_type: BPF_CGROUP_DEVICE,
-        ..ProgramAttach::default()
-    };
-    // SAFETY: the attributes hold no pointers; the descriptors are open for the length of the call.
-    unsafe { bpf(BPF_PROG_DETACH, &raw const attributes) }.map(|_| ())
-}
-
-/// The kernel's IDs of the device programs attached to a cgroup itself, at most 64 (`BPF_CGROUP_MAX_PROGS`).
-///
-/// # Errors
-/// The kernel's errno.
-pub fn attached_device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    let mut ids = vec![0_u32; 64];
-    let mut attributes = ProgramQuery {
-        target: raw(cgroup),
-        attach_type: BPF_CGROUP_DEVICE,
-        ids: ids.as_mut_ptr().addr() as u64,
-        count: 64,
-        ..ProgramQuery::default()
-    };
-    // SAFETY: `ids` has room for the 64 IDs that `count` allows; `attributes` is exclusively ours and may be written.
-    unsafe { bpf(BPF_PROG_QUERY, (&raw mut attributes).cast_const()) }?;
-    ids.truncate(usize::try_from(attributes.count).unwrap_or(0));
-    Ok(ids)
-}
-
-/// `BPF_PROG_GET_FD_BY_ID`.
-///
-/// # Errors
-/// The kernel's errno; `ENOENT` where the program is gone.
-pub fn open_program(id: u32) -> io::Result<OwnedFd> {
-    let attributes = ProgramId { id, ..ProgramId::default() };
-    // SAFETY: the attributes hold no pointers.
-    owned(unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &raw const attributes) }?)
-}
-
-// `enum bpf_cmd`, `enum bpf_prog_type`, `enum bpf_attach_type` and the attach flags of `linux/bpf.h`.
-const BPF_PROG_LOAD: libc::c_int = 5;
-const BPF_PROG_ATTACH: libc::c_int = 8;
-const BPF_PROG_DETACH: libc::c_int = 9;
-const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-const BPF_PROG_QUERY: libc::c_int = 16;
-const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
-const BPF_CGROUP_DEVICE: u32 = 6;
-const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
-const BPF_F_REPLACE: u32 = 1 << 2;
-
-/// The first members of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-    kernel_version: u32,
-    flags: u32,
-}
-
-/// `union bpf_attr` for `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramAttach {
-    target: u32,
-    program: u32,
-    attach_type: u32,
-    flags: u32,
-    replaced: u32,
-}
-
-/// `union bpf_attr` for `BPF_PROG_GET_FD_BY_ID`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramId {
-    id: u32,
-    next_id: u32,
-    open_flags: u32,
-}
-
-/// `union bpf_attr` for `BPF_PROG_QUERY`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramQuery {
-    target: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    ids: u64,
-    count: u32,
-}
-
-/// bpf(2).
-///
-/// # Safety
-/// `attributes` must be what `command` takes, and every address in it must be valid for what the kernel does with it.
-unsafe fn bpf<T>(command: libc::c_int, attributes: *const T) -> io::Result<libc::c_long> {
-    // SAFETY: the caller vouches for the attributes; the size is theirs.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Takes a descriptor that a system call has just made.
@@ -407,20 +287,32 @@ pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks every signal and gives the set, for [`wait_for_signal`].
-pub fn block_signals() -> SignalSet {
-    // SAFETY: a zeroed sigset_t is valid, and sigfillset and sigprocmask only write to the sets given.
+/// Blocks every signal, for [`wait_for_signal`]. The end of a child is one even where the caller ignored it.
+pub fn block_signals() {
+    let all = SignalSet::all();
+    // SAFETY: SIG_DFL is a valid disposition; the set is initialised, and no old one is asked for.
     unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-        SignalSet(all)
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all.0, std::ptr::null_mut());
     }
 }
 
 /// A set of signals.
 #[derive(Clone, Copy)]
 pub struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Every signal.
+    #[must_use]
+    pub fn all() -> Self {
+        // SAFETY: a zeroed sigset_t is valid, and sigfillset only writes to the set given.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            SignalSet(all)
+        }
+    }
+}
 
 /// Waits for one of the signals, which must be blocked, and gives its number.
 ///
@@ -442,7 +334,7 @@ pub fn signal_descriptor(signals: &SignalSet) -> io::Result<OwnedFd> {
     if descriptor == -1 { Err(io::Error::last_os_error()) } else { owned(libc::c_long::from(descriptor)) }
 }
 
-/// Gives the payload what a process starts with: no signal blocked, `SIGPIPE` not ignored as Rust's start-up has it.
+/// Gives the payload what a process starts with: no signal blocked, and `SIGPIPE` not ignored, whatever the caller did.
 pub fn reset_signals() {
     // SAFETY: a zeroed sigset_t is the empty set on Linux; SIG_DFL is a valid disposition.
     unsafe {
@@ -450,6 +342,12 @@ pub fn reset_signals() {
         let none: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
+}
+
+/// Ignores SIGPIPE: whoever writes to a hook that does not read gets an error, not a signal.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// pidfd_send_signal(2) with a signal by number, real-time ones included.

@@ -238,7 +238,10 @@ impl DeviceProgram {
             }
         };
         let program = sys::load_device_program(&self.program).map_err(error("load"))?;
-        sys::attach_device_program(cgroup.fd(), program.as_fd(), None).map_err(error("attach"))
+        sys::attach_device_program(cgroup.fd(), program.as_fd(), None).map_err(error("attach"))?;
+        // The cgroup holds it from now on; the end of this process closes its descriptor.
+        std::mem::forget(program);
+        Ok(())
     }
 
     /// [`Self::attach`] for a cgroup that has programs: the new one takes their place.

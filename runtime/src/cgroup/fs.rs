@@ -19,14 +19,24 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// Opens the root of the hierarchy.
 pub(super) fn open_root() -> Result<Directory, CgroupError> {
-    let root = Directory::open(Path::new(MOUNT_POINT))?;
-    let kind = fs::fstatfs(&root.descriptor).map_err(|errno| root.error("examine", errno.into()))?;
+    check_unified()?;
+    Directory::open(Path::new(MOUNT_POINT))
+}
+
+/// Makes sure that what is mounted where the hierarchy belongs is cgroup v2.
+fn check_unified() -> Result<(), CgroupError> {
+    let path = || PathBuf::from(MOUNT_POINT);
+    let kind = fs::statfs(MOUNT_POINT).map_err(|errno| CgroupError::File {
+        operation: "examine",
+        path: path(),
+        source: errno.into(),
+    })?;
     #[allow(
         clippy::cast_sign_loss,
         reason = "a magic number is a bit pattern; its C type differs by architecture"
     )]
     let magic = kind.f_type as u64;
-    if magic == CGROUP2_MAGIC { Ok(root) } else { Err(CgroupError::NotUnified { path: root.path }) }
+    if magic == CGROUP2_MAGIC { Ok(()) } else { Err(CgroupError::NotUnified { path: path() }) }
 }
 
 /// An open cgroup.
@@ -129,6 +139,10 @@ impl Directory {
             match rustix::io::read(&descriptor, &mut chunk)? {
                 0 => break,
                 length => text.extend_from_slice(&chunk[..length]),
+            }
+            // The kernel gives what is one record whole; the lists of processes are many.
+            if text.len() % chunk.len() != 0 && !matches!(file, "cgroup.procs" | "cgroup.threads") {
+                break;
             }
         }
         String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())

@@ -44,6 +44,8 @@ impl Cgroup {
     pub fn create(plan: &CgroupPlan) -> Result<Self, CgroupError> {
         let root = fs::open_root()?;
         let (directory, created) = root.create_below(&place_below_root(&plan.place, None)?)?;
+        // Closed by the end of this process.
+        std::mem::forget(root);
         let cgroup = Cgroup { directory, scope: None };
         if !created {
             cgroup.check_unused()?;

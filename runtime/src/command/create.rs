@@ -1,37 +1,39 @@
 //! `create` and `run`.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+use super::delete::{Known, Leftover};
 use crate::cli::CreateOptions;
-use crate::context::{Call, Context};
+use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace};
 use crate::plan::PlanOptions;
 use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, Created, Request};
-use crate::process::protect;
 use crate::terminal;
 
 /// `create`.
-pub(super) fn create(options: &CreateOptions, context: &Context, call: &Call) -> Result<u8, RuntimeError> {
-    protect(call)?;
+pub(super) fn create(options: &CreateOptions, context: &Context) -> Result<u8, RuntimeError> {
     let mut request = request(options, context)?;
     request.waits_for_start = true;
     request.console = connect_console(options)?;
     let (spec, text) = parent::load_spec(&request.bundle.join("config.json"))?;
-    parent::create(request, &spec, &text)?;
+    let (spec, text) = (ManuallyDrop::new(spec), ManuallyDrop::new(text));
+    std::mem::forget(parent::create(request, &spec, &text)?);
     Ok(0)
 }
 
 /// `run`: the container starts as soon as it is set up; in the foreground it is deleted when its process ends.
-pub(super) fn run(options: &CreateOptions, context: &Context, call: &Call) -> Result<u8, RuntimeError> {
-    protect(call)?;
+pub(super) fn run(options: &CreateOptions, context: &Context) -> Result<u8, RuntimeError> {
     let mut request = request(options, context)?;
     request.is_foreground = !options.detach;
     let (spec, text) = parent::load_spec(&request.bundle.join("config.json"))?;
+    // Nothing is freed or closed from here on: this process ends soon, and memory is shared with the container's process.
+    let (spec, text) = (ManuallyDrop::new(spec), ManuallyDrop::new(text));
     let mut console = None;
     request.console = connect_console(options)?;
     if !options.detach && request.console.is_none() && wants_terminal(&spec) {
@@ -39,12 +41,14 @@ pub(super) fn run(options: &CreateOptions, context: &Context, call: &Call) -> Re
         console = Some(receiver);
         request.console = Some(sender);
     }
-    let created = parent::create(request, &spec, &text)?;
+    let created = ManuallyDrop::new(parent::create(request, &spec, &text)?);
     let started = start(&created);
     if started.is_err() || !options.detach {
         let status = started.and_then(|()| Ok(foreground::wait(created.pidfd.as_fd(), console)?));
         if status.is_err() || !options.keep {
-            let removed = super::delete::remove(&created.directory, &created.state, context, true);
+            let known = Known { hooks: &created.hooks, resource_class: created.resource_class.as_ref() };
+            let leftover = Leftover { kill: status.is_err(), known: Some(known) };
+            let removed = super::delete::remove(&created.directory, &created.state, context, leftover);
             return status.and_then(|status| removed.map(|()| status));
         }
         return status;
@@ -52,15 +56,10 @@ pub(super) fn run(options: &CreateOptions, context: &Context, call: &Call) -> Re
     Ok(0)
 }
 
-fn protect(call: &Call) -> Result<(), RuntimeError> {
-    let (arguments, environment) = call.to_lists();
-    Ok(protect::ensure(&arguments, &environment)?)
-}
-
 fn start(created: &Created) -> Result<(), RuntimeError> {
     let pid = created.pid.as_raw_nonzero().get();
     parent::await_payload(&created.channel, &created.state, pid, created.seccomp.as_ref())?;
-    run_poststart(&created.poststart, &created.state, pid)
+    run_poststart(&created.hooks, &created.state, pid)
 }
 
 /// Hooks after the start. One that fails is logged by the caller; the container goes on, as runtime-spec says.

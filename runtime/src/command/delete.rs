@@ -31,8 +31,23 @@ pub(super) fn run(id: &str, force: bool, context: &Context) -> Result<u8, Runtim
             return Err(RuntimeError::DeleteRunning { id: id.to_owned(), status: status.as_str() });
         }
     }
-    remove(&directory, &state, context, force)?;
+    remove(&directory, &state, context, Leftover { kill: force, known: None })?;
     Ok(0)
+}
+
+/// What is known of a container that is to go.
+pub(super) struct Leftover<'a> {
+    /// Its init process may be alive, and is to be killed.
+    pub(super) kill: bool,
+    /// What need not be read from the spec.
+    pub(super) known: Option<Known<'a>>,
+}
+
+/// What matters of a container's spec when it goes.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) hooks: &'a HookPlan,
+    pub(super) resource_class: Option<&'a ResourceClass>,
 }
 
 /// Kills what is left of the container, removes its cgroup and its state, and runs its last hooks.
@@ -40,28 +55,29 @@ pub(super) fn remove(
     directory: &StateDirectory,
     state: &State,
     context: &Context,
-    kill: bool,
+    leftover: Leftover<'_>,
 ) -> Result<(), RuntimeError> {
     let path = cgroup_path(directory, state);
-    if kill && state.is_init_alive() {
+    if leftover.kill && state.is_init_alive() {
         super::kill::signal_init(state, libc::SIGKILL).ok();
     }
     if let Some(path) = &path {
-        match Cgroup::open(path, None) {
-            Ok(cgroup) if cgroup.is_populated().unwrap_or(false) => cgroup.kill_all()?,
-            _ => {}
-        }
-        cgroup::delete(path, state.scope().as_ref())?;
+        remove_cgroup(path, state)?;
     }
-    let (poststop, class) = load_parts(&directory.spec_path(), &state.id);
-    if let Some(class) = class {
+    let (hooks, class) = match leftover.known {
+        Some(_) => (None, None),
+        None => load_parts(&directory.spec_path(), &state.id),
+    };
+    let known = leftover.known;
+    let hooks = known.map(|known| known.hooks).or(hooks.as_ref());
+    if let Some(class) = known.and_then(|known| known.resource_class).or(class.as_ref()) {
         class.remove()?;
     }
     if let Some(below) = state.host_mount {
         crate::rootfs::detach_from_host(&state.rootfs, below)?;
     }
     directory.remove()?;
-    if let Some(hooks) = poststop {
+    if let Some(hooks) = hooks {
         let place = HookPlace { environment: None, directory: Some(&state.bundle) };
         for hook in &hooks.poststop {
             // runtime-spec: a failure is logged, and the remaining hooks run.
@@ -73,6 +89,19 @@ pub(super) fn remove(
         }
     }
     Ok(())
+}
+
+/// Most cgroups are empty by now and have none below: then one call does it.
+fn remove_cgroup(path: &Path, state: &State) -> Result<(), RuntimeError> {
+    let scope = state.scope();
+    if scope.is_none() && rustix::fs::rmdir(path).is_ok() {
+        return Ok(());
+    }
+    match Cgroup::open(path, None) {
+        Ok(cgroup) if cgroup.is_populated().unwrap_or(false) => cgroup.kill_all()?,
+        _ => {}
+    }
+    Ok(cgroup::delete(path, scope.as_ref())?)
 }
 
 /// The cgroup, also of a container whose creation was cut short before the state named it.
@@ -91,7 +120,7 @@ fn cgroup_path(directory: &StateDirectory, state: &State) -> Option<PathBuf> {
 
 /// What of the spec matters now. Most specs have neither hooks nor a resource class: then the text is not parsed.
 fn load_parts(path: &Path, id: &str) -> (Option<HookPlan>, Option<ResourceClass>) {
-    let Ok(text) = std::fs::read(path) else { return (None, None) };
+    let Ok(text) = crate::file::read(path) else { return (None, None) };
     let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
     if !has(b"\"poststop\"") && !has(b"\"intelRdt\"") {
         return (None, None);

@@ -9,15 +9,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::Cgroup;
 use crate::cli::ExecOptions;
-use crate::context::{Call, Context};
+use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::plan::{self, ProcessPlan};
 use crate::process::channel::{Channel, Message};
 use crate::process::exec::{self, ExecPlan};
 use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, SeccompListener};
-use crate::process::protect;
-use crate::resolve;
+use crate::resolve::HostProc;
 use crate::scheduling::{OuterLimits, plan_affinity};
 use crate::state::{State, Status};
 use crate::step::Step as _;
@@ -26,9 +25,7 @@ use crate::terminal;
 use crate::validate::validate_process;
 
 /// Runs a further process in a container.
-pub(super) fn run(options: &ExecOptions, context: &Context, call: &Call) -> Result<u8, RuntimeError> {
-    let (arguments, environment) = call.to_lists();
-    protect::ensure(&arguments, &environment)?;
+pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, RuntimeError> {
     let (directory, state) = super::load(&options.id, context)?;
     match super::status(&directory, &state) {
         Status::Stopped | Status::Creating => return Err(RuntimeError::ExecStopped),
@@ -90,11 +87,11 @@ fn start(
     let limits = plan.scheduling.outer.clone();
     let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && !rustix::process::geteuid().is_root();
     let process = ExecPlan {
+        procfs: if plan.has_labels() { HostProc::open()? } else { HostProc::closed() },
         process: plan,
         init,
         namespaces,
         root,
-        procfs: resolve::open_host_proc()?,
         console,
         groups_denied,
     };

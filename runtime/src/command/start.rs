@@ -34,7 +34,7 @@ pub(super) fn run(id: &str, context: &Context) -> Result<u8, RuntimeError> {
 
 /// What of the spec matters now. Most specs have neither hooks nor a listener: then the text is not parsed.
 fn load_parts(path: &std::path::Path) -> Result<(HookPlan, Option<SeccompListener>), RuntimeError> {
-    let text = std::fs::read(path).map_err(|source| RuntimeError::File {
+    let text = crate::file::read(path).map_err(|source| RuntimeError::File {
         operation: "read",
         path: path.to_path_buf(),
         source,

@@ -8,6 +8,7 @@ use super::channel::{Channel, Message};
 use super::finish;
 use crate::credentials;
 use crate::plan::{CLONE_NEWTIME, ProcessPlan};
+use crate::resolve::HostProc;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
 use crate::terminal;
@@ -22,7 +23,7 @@ pub(crate) struct ExecPlan {
     pub(crate) namespaces: i32,
     /// The root of a container whose mount namespace is another's too: joining that leads to the other's root.
     pub(crate) root: Option<OwnedFd>,
-    pub(crate) procfs: OwnedFd,
+    pub(crate) procfs: HostProc,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) groups_denied: bool,
 }
@@ -62,6 +63,7 @@ fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
 }
 
 fn prepare(plan: &mut ExecPlan) -> Result<(), StepError> {
+    plan.procfs.leave_behind();
     let own = plan.namespaces & !libc::CLONE_NEWPID;
     sys::set_namespaces(plan.init.as_fd(), own).step("join", "the container's namespaces")?;
     if let Some(root) = &plan.root {
@@ -78,7 +80,7 @@ fn prepare(plan: &mut ExecPlan) -> Result<(), StepError> {
         let owner = plan.process.credentials.uid;
         terminal::set_up(root.as_fd(), console.as_fd(), size, owner)?;
     }
-    finish::prepare(&mut plan.process, root.as_fd(), plan.procfs.as_fd())
+    finish::prepare(&mut plan.process, root.as_fd(), &plan.procfs)
 }
 
 /// Opens the root of the init process, through a magic link of the host's procfs.

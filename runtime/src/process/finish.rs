@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::channel::{Channel, Message};
 use crate::credentials;
 use crate::plan::ProcessPlan;
-use crate::resolve;
+use crate::resolve::{self, HostProc};
 use crate::step::{EXECUTE, FIND_PROGRAM, Step, StepError};
 use crate::sys;
 
@@ -20,13 +20,13 @@ use crate::sys;
 pub(crate) fn prepare(
     plan: &mut ProcessPlan,
     root: BorrowedFd<'_>,
-    procfs: BorrowedFd<'_>,
+    procfs: &HostProc,
 ) -> Result<(), StepError> {
     if plan.needs_home {
         let home = credentials::find_home(root, plan.credentials.uid);
         plan.environment.push(home);
     }
-    enter_directory(&plan.cwd)?;
+    plan.cwd_is_open_to_root = enter_directory(&plan.cwd)?;
     let found = find_program(plan)?;
     plan.candidates.swap(0, found);
     plan.candidates.truncate(1);
@@ -36,14 +36,17 @@ pub(crate) fn prepare(
 
 /// Changes to the working directory and makes sure that it is inside: a descriptor of the host leaked into `/proc/self/fd`
 /// could have named a directory outside (CVE-2024-21626).
-fn enter_directory(path: &CStr) -> Result<(), StepError> {
+///
+/// `false` where root may not enter it. The user may be allowed what root is not, on a network file system: then it is
+/// entered later.
+fn enter_directory(path: &CStr) -> Result<bool, StepError> {
     let display = path.to_string_lossy();
     match rustix::process::chdir(path) {
-        // The user may be allowed what root is not, on a network file system: tried again as the user.
-        Err(Errno::ACCESS) => return Ok(()),
+        Err(Errno::ACCESS) => return Ok(false),
         result => result.step("chdir to cwd", &display)?,
     }
-    check_directory(&display)
+    // The root itself cannot be outside.
+    if path == c"/" { Ok(true) } else { check_directory(&display).map(|()| true) }
 }
 
 fn check_directory(display: &str) -> Result<(), StepError> {
@@ -80,7 +83,11 @@ fn find_program(plan: &ProcessPlan) -> Result<usize, StepError> {
 }
 
 /// Writes the labels that the next execve takes on, through the host's procfs: the container's could be anything.
-fn write_labels(plan: &ProcessPlan, procfs: BorrowedFd<'_>) -> Result<(), StepError> {
+fn write_labels(plan: &ProcessPlan, procfs: &HostProc) -> Result<(), StepError> {
+    if !plan.has_labels() {
+        return Ok(());
+    }
+    let procfs = procfs.get()?;
     if let Some(profile) = &plan.apparmor {
         let written = write_attribute(procfs, c"thread-self/attr/apparmor/exec", profile);
         match written {
@@ -126,13 +133,7 @@ fn drop_privileges(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -
     sys::reset_signals();
     plan.capabilities.apply_bounding()?;
     plan.credentials.apply(groups_denied)?;
-    // Once more as the user, who may not be allowed what root was, and the other way round.
-    // What the path names may have been exchanged since, while the container waited for `start`: checked again in any case.
-    match rustix::process::chdir(plan.cwd.as_c_str()) {
-        Err(Errno::ACCESS) if plan.credentials.uid != 0 => {}
-        result => result.step("chdir to cwd", plan.cwd.to_string_lossy())?,
-    }
-    check_directory(&plan.cwd.to_string_lossy())?;
+    enter_directory_as_user(plan)?;
     if let (Some(program), false) = (&plan.seccomp, plan.no_new_privileges) {
         regain_permitted()?;
         install(program, channel)?;
@@ -145,6 +146,17 @@ fn drop_privileges(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -
         }
     }
     Ok(())
+}
+
+/// Enters the working directory once more as the user, who may not be allowed what root was, and the other way round.
+fn enter_directory_as_user(plan: &ProcessPlan) -> Result<(), StepError> {
+    if plan.credentials.uid == 0 && plan.cwd_is_open_to_root {
+        return Ok(());
+    }
+    match rustix::process::chdir(plan.cwd.as_c_str()) {
+        Err(Errno::ACCESS) if plan.credentials.uid != 0 => check_directory(&plan.cwd.to_string_lossy()),
+        result => result.step("chdir to cwd", plan.cwd.to_string_lossy()),
+    }
 }
 
 /// After the change of ids the permitted capabilities are kept but not effective.

@@ -36,15 +36,22 @@ impl Console {
 }
 
 /// Waits for the process and gives the status the runtime ends with: its own, or 128 and the signal's number.
+///
+/// All signals must have been blocked since before the process was made, lest its end goes unnoticed.
 pub(crate) fn wait(pidfd: BorrowedFd<'_>, console: Option<Console>) -> Result<u8, StepError> {
-    let signals = sys::block_signals();
-    match console {
+    let signals = SignalSet::all();
+    let status = match console {
         None => forward_signals(pidfd, &signals)?,
-        Some(console) => relay(pidfd, &signals, &console.receive()?)?,
-    }
-    let status =
-        waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED).step("await", "the container's process")?;
+        Some(console) => {
+            relay(pidfd, &signals, &console.receive()?)?;
+            reap(pidfd, WaitIdOptions::EXITED)?
+        }
+    };
     Ok(status.map_or(255, |status| exit_status(&status)))
+}
+
+fn reap(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, StepError> {
+    waitid(WaitId::PidFd(pidfd), options).step("await", "the container's process")
 }
 
 fn exit_status(status: &WaitIdStatus) -> u8 {
@@ -56,18 +63,14 @@ fn exit_status(status: &WaitIdStatus) -> u8 {
     u8::try_from(number & 0xff).unwrap_or(255)
 }
 
-fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool, StepError> {
-    let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    Ok(waitid(WaitId::PidFd(pidfd), flags).step("await", "the container's process")?.is_some())
-}
-
-fn forward_signals(pidfd: BorrowedFd<'_>, signals: &SignalSet) -> Result<(), StepError> {
+fn forward_signals(pidfd: BorrowedFd<'_>, signals: &SignalSet) -> Result<Option<WaitIdStatus>, StepError> {
     loop {
-        // The child's end may have come before the signals were blocked.
-        if has_ended(pidfd)? {
-            return Ok(());
-        }
         match sys::wait_for_signal(signals) {
+            // It may be another child's end, or that of one already reaped.
+            Ok(libc::SIGCHLD) => match reap(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)? {
+                None => {}
+                status => return Ok(status),
+            },
             Ok(signal) => forward(pidfd, signal),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error).step("wait for", "a signal"),

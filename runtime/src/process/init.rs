@@ -14,7 +14,7 @@ use crate::credentials;
 use crate::hooks::{self, HookPlace};
 use crate::namespaces::Joined;
 use crate::plan::Plan;
-use crate::resolve;
+use crate::resolve::{self, HostProc};
 use crate::rootfs::{self, Sources};
 use crate::state::State;
 use crate::step::{Step, StepError, chain};
@@ -27,7 +27,7 @@ pub(crate) struct InitPlan {
     pub(crate) plan: Plan,
     pub(crate) sources: Sources,
     /// The host's procfs.
-    pub(crate) procfs: OwnedFd,
+    pub(crate) procfs: HostProc,
     /// Namespaces to join.
     pub(crate) join: Vec<Joined>,
     pub(crate) unshare_cgroup: bool,
@@ -44,6 +44,14 @@ pub(crate) struct InitPlan {
     pub(crate) start: Option<OwnedFd>,
     /// For hooks that run in init.
     pub(crate) state: State,
+}
+
+impl InitPlan {
+    /// In the parent, when init has its copy.
+    pub(crate) fn leave(mut self) {
+        drop(self.console.take());
+        std::mem::forget(self);
+    }
 }
 
 /// Runs in the new process, to its end.
@@ -87,10 +95,11 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     set_up_rootfs(init, channel)?;
     set_names(&init.plan)?;
     write_sysctls(init)?;
+    init.procfs.leave_behind();
     rootfs::enter(&init.plan.rootfs, &init.sources)?;
     make_working_directory(init)?;
     let root = init.sources.root.as_fd();
-    finish::prepare(&mut init.plan.process, root, init.procfs.as_fd())
+    finish::prepare(&mut init.plan.process, root, &init.procfs)
 }
 
 /// A kernel without keys has nothing to keep apart.
@@ -107,7 +116,8 @@ fn set_up_rootfs(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError
     rootfs::attach(&plan.rootfs, &init.sources, has_hooks)?;
     let user_namespace = if init.is_mapped { Some(resolve_user_namespace(init)?) } else { None };
     let own = user_namespace.as_ref().map(AsFd::as_fd);
-    rootfs::populate(&plan.rootfs, &init.sources, init.procfs.as_fd(), own, init.unshare_cgroup)?;
+    let has_any_hooks = has_hooks || !plan.hooks.start_container.is_empty();
+    rootfs::populate(&plan.rootfs, &init.sources, &init.procfs, own, init.unshare_cgroup, has_any_hooks)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
         let root = init.sources.root.as_fd();
         let slave = terminal::set_up(root, console.as_fd(), size, plan.process.credentials.uid)?;
@@ -128,7 +138,7 @@ fn set_up_rootfs(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError
 fn resolve_user_namespace(init: &InitPlan) -> Result<OwnedFd, StepError> {
     // A magic link, and the host's procfs: the one place where following one is meant.
     rustix::fs::openat(
-        &init.procfs,
+        init.procfs.get()?,
         c"self/ns/user",
         OFlags::RDONLY | OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
@@ -151,8 +161,7 @@ fn set_names(plan: &Plan) -> Result<(), StepError> {
 fn write_sysctls(init: &InitPlan) -> Result<(), StepError> {
     for (path, value) in &init.plan.sysctls {
         let display = path.to_string_lossy();
-        let file =
-            resolve::open_strictly(init.procfs.as_fd(), path, OFlags::WRONLY).step("open", &display)?;
+        let file = resolve::open_strictly(init.procfs.get()?, path, OFlags::WRONLY).step("open", &display)?;
         std::fs::File::from(file).write_all(value).step("write", &display)?;
     }
     Ok(())
@@ -175,7 +184,8 @@ fn await_start(init: &mut InitPlan, channel: Channel) -> Option<Channel> {
     let Some(listener) = init.start.take() else { return Some(channel) };
     drop(channel);
     // It may be long until `start`: nothing of the host's and of the caller's stays open meanwhile.
-    let kept = [listener.as_fd(), init.procfs.as_fd()];
+    let mut kept = vec![listener.as_fd()];
+    kept.extend(init.procfs.descriptor());
     sys::close_all_but(3 + init.plan.process.preserve_fds, &kept).ok()?;
     loop {
         let Ok(caller) = accept_with(&listener, SocketFlags::CLOEXEC) else { continue };
@@ -198,7 +208,8 @@ fn run_start_hooks(init: &InitPlan) -> Result<(), String> {
 
 /// The state with this process's pid as the host numbers it, which the host's procfs tells.
 fn hook_state(init: &InitPlan, status: &str) -> Vec<u8> {
-    let own = rustix::fs::readlinkat(&init.procfs, c"self", Vec::new()).ok();
+    let own =
+        init.procfs.get().ok().and_then(|procfs| rustix::fs::readlinkat(procfs, c"self", Vec::new()).ok());
     let pid = own.and_then(|own| own.to_str().ok()?.parse().ok()).unwrap_or(0);
     init.state.to_spec_json(pid, status)
 }

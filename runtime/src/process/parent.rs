@@ -16,7 +16,7 @@ use crate::intel_rdt::ResourceClass;
 use crate::namespaces::{self, NamespaceSteps};
 use crate::net_devices::{self, NetDevice};
 use crate::plan::{self, Plan, PlanOptions};
-use crate::resolve;
+use crate::resolve::HostProc;
 use crate::rootfs::{self, Sources};
 use crate::scheduling::OuterLimits;
 use crate::state::{State, StateDirectory, process_start};
@@ -49,7 +49,8 @@ pub(crate) struct Created {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) channel: Channel,
-    pub(crate) poststart: HookPlan,
+    pub(crate) hooks: HookPlan,
+    pub(crate) resource_class: Option<ResourceClass>,
     pub(crate) seccomp: Option<SeccompListener>,
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct SeccompListener {
 
 /// The spec of a bundle, and its text.
 pub(crate) fn load_spec(path: &Path) -> Result<(Spec, Vec<u8>), RuntimeError> {
-    let text = std::fs::read(path).map_err(|source| RuntimeError::File {
+    let text = crate::file::read(path).map_err(|source| RuntimeError::File {
         operation: "read",
         path: path.to_path_buf(),
         source,
@@ -86,6 +87,7 @@ pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<C
     let directory = StateDirectory::locate(&request.context.root, request.id)?;
     let resource_class = ResourceClass::from_spec(spec, request.id)?;
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
+    state.owner = request.context.uid;
     state.annotations = spec.annotations().clone().unwrap_or_default();
     state.systemd_cgroup = cgroup_plan.scope().is_some();
     state.shares_pids = plan.new_namespaces() & libc::CLONE_NEWPID == 0;
@@ -167,8 +169,13 @@ impl Creation<'_> {
         if wait_first {
             channel.send(&Message::Go).step("speak to", "the init process")?;
         }
-        self.apply_to_child(&early)?;
+        self.apply_to_child()?;
+        self.describe()?;
         self.await_ready(&channel, &hooks)?;
+        // Now, lest the setting up of the container is limited, too: in descriptors, in processes, in memory.
+        if let Some((pid, _)) = &self.child {
+            early.apply(*pid)?;
+        }
         self.record(hooks_pidfile)?;
         channel.send(&Message::Go).step("speak to", "the init process")?;
         Ok((channel, hooks))
@@ -227,9 +234,10 @@ impl Creation<'_> {
         } else {
             None
         };
+        let needs_proc = plan.needs_host_proc_inside();
         let init = InitPlan {
             sources,
-            procfs: resolve::open_host_proc()?,
+            procfs: if needs_proc { HostProc::open()? } else { HostProc::closed() },
             join: std::mem::take(&mut steps.join),
             unshare_cgroup: steps.unshare_cgroup,
             wait_first,
@@ -267,7 +275,10 @@ impl Creation<'_> {
             }
             Cloned::Parent(pid, pidfd) => self.child = Some((pid, pidfd)),
         }
+        // What would be missed here is the end of the line, or of the terminal's socket. Everything else stays as it is until
+        // this process ends: closing it costs calls, and freeing memory that is shared with init copies it.
         drop(other);
+        init.leave();
         if has_helper {
             self.adopt(&channel)?;
         }
@@ -303,17 +314,17 @@ impl Creation<'_> {
         self.apply_limits()
     }
 
-    /// What is done to the child from outside, while it mounts: device rules, limits, its place in the OOM killer's list.
-    fn apply_to_child(&self, early: &OuterLimits) -> Result<(), RuntimeError> {
+    /// What is done to the child from outside, while it mounts: device rules, its resource class.
+    fn apply_to_child(&self) -> Result<(), RuntimeError> {
         let Some((pid, _)) = &self.child else { return Ok(()) };
         let default = LinuxResources::default();
         if let Some(cgroup) = &self.cgroup {
             cgroup.apply_devices(self.resources().unwrap_or(&default))?;
         }
-        if let Some(class) = &self.resource_class {
-            class.apply(pid.as_raw_nonzero().get())?;
+        match &self.resource_class {
+            Some(class) => Ok(class.apply(pid.as_raw_nonzero().get())?),
+            None => Ok(()),
         }
-        Ok(early.apply(*pid)?)
     }
 
     /// Before init writes sysctls, which may be the devices', and before any hook.
@@ -352,22 +363,24 @@ impl Creation<'_> {
         }
     }
 
-    /// The state with the pid comes before `Go`: from then on `delete` can find the process.
-    fn record(
-        &mut self,
-        (pid_file, pidfd_socket): (Option<&Path>, Option<&Path>),
-    ) -> Result<(), RuntimeError> {
-        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        let pid = pid.as_raw_nonzero().get();
+    /// Writes the state with the pid, while the child mounts.
+    fn describe(&mut self) -> Result<(), RuntimeError> {
+        let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
         self.state.init_process_pid = pid;
         self.state.init_process_start = process_start(pid).unwrap_or(0);
         self.state.creator_pid = 0;
         self.state.cgroup_path =
             self.cgroup.as_ref().map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default();
         self.state.set_scope(self.cgroup_plan.scope());
-        self.directory.save(&self.state)?;
+        Ok(self.directory.write_new(&self.state)?)
+    }
+
+    /// The state with the pid is there before `Go`: from then on `delete` can find the process.
+    fn record(&self, (pid_file, pidfd_socket): (Option<&Path>, Option<&Path>)) -> Result<(), RuntimeError> {
+        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
+        self.directory.replace_with_new()?;
         if let Some(path) = pid_file {
-            write_pid_file(path, pid)?;
+            write_pid_file(path, pid.as_raw_nonzero().get())?;
         }
         match pidfd_socket {
             Some(path) => send_pidfd(path, pidfd).map_err(RuntimeError::from),
@@ -377,20 +390,14 @@ impl Creation<'_> {
 
     fn finish(self, channel: Channel, hooks: HookPlan) -> Result<Created, RuntimeError> {
         let Some((pid, pidfd)) = self.child else { return Err(RuntimeError::NotRunning) };
+        std::mem::forget(self.cgroup);
         let seccomp = self
             .spec
             .linux()
             .as_ref()
             .and_then(|linux| SeccompListener::from_spec(linux.seccomp().as_ref()?));
-        Ok(Created {
-            directory: self.directory,
-            state: self.state,
-            pid,
-            pidfd,
-            channel,
-            poststart: hooks,
-            seccomp,
-        })
+        let (directory, state, resource_class) = (self.directory, self.state, self.resource_class);
+        Ok(Created { directory, state, pid, pidfd, channel, hooks, resource_class, seccomp })
     }
 
     /// Takes back whatever was done. Its own failures would hide the first one and are left.

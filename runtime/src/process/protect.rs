@@ -13,41 +13,41 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use crate::context::Call;
 use crate::plan::READ_ONLY;
 use crate::step::{Step, StepError};
-use crate::sys::{self, StringList};
+use crate::sys;
 
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Makes sure that the running program cannot be written to through `/proc/PID/exe`. Returns once that holds: at once in a
 /// process started through the read-only copy, never in the first one, which becomes the second.
-pub(crate) fn ensure(arguments: &StringList, environment: &StringList) -> Result<(), StepError> {
-    if is_protected().step("examine", OWN_PROGRAM)? {
+pub(crate) fn ensure(call: &Call) -> Result<(), StepError> {
+    if is_mounted_readonly().step("examine", OWN_PROGRAM)? {
         return Ok(());
     }
     let copy = match clone_mount() {
         Ok(copy) => copy,
-        // An ordinary user may not copy mounts.
+        // A file in memory is on no mount that could be copied, and an ordinary user may copy none.
+        Err(_) if is_sealed() => return Ok(()),
         Err(_) => copy_to_memory().step("copy", OWN_PROGRAM)?,
     };
-    let error = sys::execute_file(copy.as_fd(), arguments, environment);
+    let (arguments, environment) = call.to_lists();
+    let error = sys::execute_file(copy.as_fd(), &arguments, &environment);
     Err::<(), _>(error).step("start again", OWN_PROGRAM)
 }
 
-/// Whether the program was started through a read-only mount, or from a sealed copy in memory. Both are read from what
-/// the kernel holds; an environment variable could be forged.
-fn is_protected() -> Result<bool, Errno> {
-    let own = rustix::fs::openat(CWD, OWN_PROGRAM, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    if rustix::fs::fstatvfs(&own)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return Ok(true);
-    }
-    let stat = rustix::fs::fstat(&own)?;
-    if stat.st_nlink != 0 {
-        return Ok(false);
-    }
-    let own = rustix::fs::openat(CWD, OWN_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(rustix::fs::fcntl_get_seals(&own)
-        .is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SHRINK)))
+/// Whether the program was started through a read-only mount. The kernel says; an environment variable could be forged.
+fn is_mounted_readonly() -> Result<bool, Errno> {
+    Ok(rustix::fs::statvfs(OWN_PROGRAM)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Whether the program was started from a copy in memory that nobody can change any more.
+fn is_sealed() -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let seals =
+        rustix::fs::openat(CWD, OWN_PROGRAM, flags, Mode::empty()).and_then(rustix::fs::fcntl_get_seals);
+    seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SHRINK))
 }
 
 fn clone_mount() -> Result<OwnedFd, std::io::Error> {

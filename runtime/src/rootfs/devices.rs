@@ -97,8 +97,14 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-/// Makes the nodes, or binds the host's (`trees`, in a user namespace), and the links.
-pub(super) fn make(root: BorrowedFd<'_>, devices: &[DevicePlan], trees: &[OwnedFd]) -> Result<(), StepError> {
+/// Makes the nodes, or binds the host's (`trees`, in a user namespace), and the links. The file creation mask, which is none
+/// for them, is the caller's again only with `restore_mask`: the container's process gets its own in the end.
+pub(super) fn make(
+    root: BorrowedFd<'_>,
+    devices: &[DevicePlan],
+    trees: &[OwnedFd],
+    restore_mask: bool,
+) -> Result<(), StepError> {
     let dev = resolve::open_or_make_directory(root, c"dev")?;
     let old_mask = rustix::process::umask(Mode::empty());
     for (index, device) in devices.iter().enumerate() {
@@ -107,10 +113,14 @@ pub(super) fn make(root: BorrowedFd<'_>, devices: &[DevicePlan], trees: &[OwnedF
             None => make_device(root, dev.as_fd(), device)?,
         }
     }
-    rustix::process::umask(old_mask);
     for (target, name) in LINKS {
         link(dev.as_fd(), target, name)?;
     }
+    if restore_mask {
+        rustix::process::umask(old_mask);
+    }
+    // execve closes it.
+    std::mem::forget(dev);
     Ok(())
 }
 

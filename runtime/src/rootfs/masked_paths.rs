@@ -4,7 +4,6 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, OpenTreeFlags, mount, mount_bind_recursive, open_tree};
 
@@ -30,28 +29,60 @@ fn below_proc(path: &CStr) -> Option<&CStr> {
     CStr::from_bytes_with_nul(name).ok()
 }
 
-/// Binds each path to itself, read-only. What is not there needs no protection.
-pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[CString]) -> Result<(), StepError> {
-    if paths.is_empty() {
+/// Binds each of the `readonly` paths to itself, read-only, and covers each of the `masked`: files with the container's
+/// `/dev/null`, which was made a moment ago and is checked here again, directories with an empty tmpfs. What is not there
+/// needs no protection. Leaves the current directory anywhere in the container: the working directory comes next.
+pub(super) fn protect(
+    root: BorrowedFd<'_>,
+    readonly: &[CString],
+    masked: &[CString],
+) -> Result<(), StepError> {
+    if readonly.is_empty() && masked.is_empty() {
         return Ok(());
     }
     let procfs = Procfs::open(root);
     if let Some(procfs) = &procfs {
         rustix::process::fchdir(&procfs.0).step("enter", "/proc")?;
-    }
-    for path in paths {
-        let display = path.to_string_lossy();
-        match (below_proc(path), &procfs) {
-            (Some(name), Some(procfs)) => match mount_bind_recursive(name, name) {
-                Ok(()) => sys::set_mount_attributes(procfs.0.as_fd(), name, true, &READ_ONLY)
-                    .step("make read-only", display)?,
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error).step("make read-only", display),
-            },
-            _ => make_readonly_slowly(root, path)?,
+        for (path, name) in readonly.iter().filter_map(|path| Some((path, below_proc(path)?))) {
+            make_readonly_in_proc(procfs, name).step("make read-only", path.to_string_lossy())?;
         }
     }
-    rustix::process::chdir(c"/").step("enter", "/")
+    let is_elsewhere = |path: &&CString| procfs.is_none() || below_proc(path).is_none();
+    for path in readonly.iter().filter(is_elsewhere) {
+        make_readonly_slowly(root, path)?;
+    }
+    if !masked.is_empty() {
+        let null = resolve::open_path(root, c"dev/null").step("open", "/dev/null")?;
+        devices::check_null(null.as_fd())?;
+        if procfs.is_some() {
+            mask_all_in_proc(masked, null.as_fd())?;
+        }
+        for path in masked.iter().filter(is_elsewhere) {
+            mask_slowly(root, path, null.as_fd())?;
+        }
+        // execve closes it, and the other one.
+        std::mem::forget(null);
+    }
+    std::mem::forget(procfs);
+    Ok(())
+}
+
+fn make_readonly_in_proc(procfs: &Procfs, name: &CStr) -> std::io::Result<()> {
+    match mount_bind_recursive(name, name) {
+        Ok(()) => sys::set_mount_attributes(procfs.0.as_fd(), name, true, &READ_ONLY),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Masks what is below `/proc`, which is the current directory.
+fn mask_all_in_proc(masked: &[CString], null: BorrowedFd<'_>) -> Result<(), StepError> {
+    let mut source = [0_u8; 32];
+    let source = descriptor_path(&mut source, null);
+    for (path, name) in masked.iter().filter_map(|path| Some((path, below_proc(path)?))) {
+        mask_in_proc(name, source).step("mask", path.to_string_lossy())?;
+    }
+    Ok(())
 }
 
 fn make_readonly_slowly(root: BorrowedFd<'_>, path: &CStr) -> Result<(), StepError> {
@@ -68,34 +99,18 @@ fn make_readonly_slowly(root: BorrowedFd<'_>, path: &CStr) -> Result<(), StepErr
     mounts::move_tree(tree.as_fd(), place.as_fd(), c"").step("make read-only", &display)
 }
 
-/// Covers files with the container's `/dev/null`, which was made a moment ago and is checked here again, and directories
-/// with an empty tmpfs.
-pub(super) fn mask(root: BorrowedFd<'_>, paths: &[CString]) -> Result<(), StepError> {
-    if paths.is_empty() {
-        return Ok(());
-    }
-    let null = resolve::open_path(root, c"dev/null").step("open", "/dev/null")?;
-    devices::check_null(null.as_fd())?;
-    let procfs = Procfs::open(root);
-    let mut source = [0_u8; 32];
-    let source = descriptor_path(&mut source, null.as_fd());
-    if let Some(procfs) = &procfs {
-        rustix::process::fchdir(&procfs.0).step("enter", "/proc")?;
-        for (path, name) in paths.iter().filter_map(|path| Some((path, below_proc(path)?))) {
-            mask_in_proc(name, source).step("mask", path.to_string_lossy())?;
-        }
-    }
-    for path in paths.iter().filter(|path| procfs.is_none() || below_proc(path).is_none()) {
-        mask_slowly(root, path, null.as_fd())?;
-    }
-    rustix::process::chdir(c"/").step("enter", "/")
-}
+/// What is a directory wherever it is there: tried as one first.
+const DIRECTORIES: [&CStr; 3] = [c"acpi", c"asound", c"scsi"];
 
-/// One call where the path is a file or not there, two for a directory. The source is a magic link below the same procfs.
+/// One call where the path is what it is expected to be or not there, two otherwise. The source is a magic link below the same procfs.
 fn mask_in_proc(name: &CStr, source: &CStr) -> Result<(), Errno> {
-    match mount(source, name, c"", MountFlags::BIND, None) {
+    let cover_file = || mount(source, name, c"", MountFlags::BIND, None);
+    let cover_directory = || mount(c"tmpfs", name, c"tmpfs", MountFlags::RDONLY, None);
+    let is_directory = DIRECTORIES.contains(&name);
+    match if is_directory { cover_directory() } else { cover_file() } {
         Err(Errno::NOENT) => Ok(()),
-        Err(Errno::NOTDIR) => mount(c"tmpfs", name, c"tmpfs", MountFlags::RDONLY, None),
+        Err(Errno::NOTDIR) if is_directory => cover_file(),
+        Err(Errno::NOTDIR) => cover_directory(),
         result => result,
     }
 }
@@ -106,10 +121,13 @@ fn mask_slowly(root: BorrowedFd<'_>, path: &CStr, null: BorrowedFd<'_>) -> Resul
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         result => result.step("open", &display)?,
     };
-    let stat = rustix::fs::fstat(&place).step("examine", &display)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        rustix::process::fchdir(&place).step("enter", &display)?;
-        return mount(c"tmpfs", c".", c"tmpfs", MountFlags::RDONLY, None).step("mask", &display);
+    // Only a directory can be entered.
+    match rustix::process::fchdir(&place) {
+        Err(Errno::NOTDIR) => {}
+        entered => {
+            entered.step("enter", &display)?;
+            return mount(c"tmpfs", c".", c"tmpfs", MountFlags::RDONLY, None).step("mask", &display);
+        }
     }
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;

@@ -12,56 +12,59 @@ use rustix::mount::{
 };
 
 use super::options::ATTR_REPLACED;
+use super::targets::{Targets, check_not_in_procfs, display};
 use super::tmpcopyup;
 use crate::plan::{IdmapPlan, MountKind, MountPlan};
-use crate::resolve;
+use crate::resolve::{self, HostProc};
 use crate::step::{Step, StepError};
 use crate::sys::{self, MountAttributes};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// Where mounts are made.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'fd> {
-    pub(super) root: BorrowedFd<'fd>,
+pub(super) struct Place<'a, 'fd> {
+    pub(super) targets: &'a mut Targets<'fd>,
     /// The host's procfs.
-    pub(super) procfs: BorrowedFd<'fd>,
+    pub(super) procfs: &'a HostProc,
     pub(super) has_cgroup_namespace: bool,
 }
 
 /// Makes a mount of the plan.
 pub(super) fn apply(
     plan: &MountPlan,
-    place: Place<'_>,
+    mut place: Place<'_, '_>,
     tree: Option<&OwnedFd>,
     idmap: Option<BorrowedFd<'_>>,
 ) -> Result<(), StepError> {
     let target = plan.target.as_c_str();
     let mounted = match (&plan.kind, tree) {
         (MountKind::Filesystem { kind, source, flags, data, strict, copy_up }, _) => {
-            let data = &inherit_mode(kind, data, place.root, target).step("examine", display(target))?;
-            let directory = open_target(place.root, target, *strict)?;
-            let covered = if *copy_up { Some(tmpcopyup::open(place.root, target)?) } else { None };
+            // procfs and sysfs carry what is masked later: they go where the spec says, not where a symlink of the image
+            // leads.
+            let root = place.targets.root();
+            let data = &inherit_mode(kind, data, root, target).step("examine", display(target))?;
+            let directory = place.targets.open_directory(target, *strict)?;
+            let covered = if *copy_up { Some(tmpcopyup::open(root, target)?) } else { None };
             mount_on(&directory, source, kind, *flags, data)
                 .step("mount", format_args!("{} on /{}", kind.to_string_lossy(), target.to_string_lossy()))?;
+            place.targets.mounted(target, directory);
             if let Some(covered) = covered {
-                tmpcopyup::copy(&covered, place.root, target)?;
+                tmpcopyup::copy(&covered, root, target)?;
             }
             None
         }
         (MountKind::Bind { attributes, idmap: plan_idmap, .. }, Some(tree)) => {
             set_idmap(tree, plan_idmap.as_ref(), idmap).step("map the ids of", display(target))?;
-            bind(place.root, target, tree, attributes, plan)?;
-            return Ok(());
+            return bind(place.targets, target, tree, attributes, plan);
         }
-        (MountKind::Cgroup { flags, attributes }, _) => mount_cgroup(place, target, *flags, attributes)?,
+        (MountKind::Cgroup { flags, attributes }, _) => mount_cgroup(&mut place, target, *flags, attributes)?,
         (MountKind::Bind { inner, recursive, attributes, idmap: plan_idmap, .. }, None) => {
-            let tree = open_inner(place.root, inner.as_deref().unwrap_or(c""), *recursive)?;
+            let tree = open_inner(place.targets.root(), inner.as_deref().unwrap_or(c""), *recursive)?;
             set_idmap(&tree, plan_idmap.as_ref(), idmap).step("map the ids of", display(target))?;
-            return bind(place.root, target, &tree, attributes, plan);
+            return bind(place.targets, target, &tree, attributes, plan);
         }
     };
-    finish(plan, place.root, mounted)
+    finish(plan, place.targets.root(), mounted)
 }
 
 /// Copies a source that is in the container's own tree, where a mount that the spec lists before may have brought it.
@@ -73,10 +76,6 @@ fn open_inner(root: BorrowedFd<'_>, source: &CStr, recursive: bool) -> Result<Ow
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(&opened, c"", flags).step("copy the mount source", display(source))
-}
-
-fn display(target: &CStr) -> String {
-    format!("/{}", target.to_string_lossy())
 }
 
 /// A tmpfs without a mode of its own has that of the directory it covers, if one is there, as with other runtimes.
@@ -98,19 +97,6 @@ fn inherit_mode<'d>(
     let comma = if data.is_empty() { "" } else { "," };
     let text = format!("{}{comma}mode={mode:o}", data.to_string_lossy());
     Ok(std::ffi::CString::new(text).map_err(|_| Errno::INVAL)?.into())
-}
-
-/// procfs and sysfs carry what is masked later: they go where the spec says, not where a symlink of the image leads.
-fn open_target(root: BorrowedFd<'_>, target: &CStr, strict: bool) -> Result<OwnedFd, StepError> {
-    let directory = resolve::open_or_make_directory(root, target)?;
-    if strict && !resolve::is_ordinary(root, target).step("examine", display(target))? {
-        return Err(StepError::refused(
-            "mount on",
-            display(target),
-            "there is a symlink in the path, and it must be mounted on ordinary directory",
-        ));
-    }
-    Ok(directory)
 }
 
 fn mount_on(directory: &OwnedFd, source: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Result<(), Errno> {
@@ -140,56 +126,68 @@ pub(super) fn move_tree(tree: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &
 
 /// A bind mount: attributes are set on the detached copy, so that it is never there without them.
 fn bind(
-    root: BorrowedFd<'_>,
+    targets: &mut Targets<'_>,
     target: &CStr,
     tree: &OwnedFd,
     attributes: &MountAttributes,
     plan: &MountPlan,
 ) -> Result<(), StepError> {
-    // A copy of a shared mount is its peer: unless the spec wants that, what happens in the container stays there.
-    let own = plan.propagation.last().copied().unwrap_or(libc::MS_SLAVE | libc::MS_REC);
-    let first = MountAttributes { propagation: libc::MS_SLAVE, ..plan.recursive };
-    sys::set_mount_attributes(tree.as_fd(), c"", true, &first)
-        .step("set the attributes of", display(target))?;
-    if *attributes != MountAttributes::default() {
-        // With any option given, a bind mount has just those, as after the remount of other runtimes: a source on a
-        // noexec file system can be executed from. A read-only source stays so. In a user namespace the kernel keeps the
-        // source's options locked: then what is asked for is added to them.
-        let replaced = ATTR_REPLACED & !attributes.set;
-        let whole = MountAttributes { clear: attributes.clear | replaced, ..*attributes };
-        if sys::set_mount_attributes(tree.as_fd(), c"", false, &whole).is_err() {
-            sys::set_mount_attributes(tree.as_fd(), c"", false, attributes)
-                .step("set the attributes of", display(target))?;
-        }
-    }
     let stat = rustix::fs::fstat(tree).step("examine the source of", display(target))?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let place = if is_directory {
-        resolve::open_or_make_directory(root, target)?
-    } else {
-        resolve::open_or_make_file(root, target)?
+    // A copy of a shared mount is its peer: unless the spec wants that, what happens in the container stays there.
+    let (first, rest) = match plan.propagation.as_slice() {
+        [] => (libc::MS_SLAVE, [].as_slice()),
+        [flags] if flags & !libc::MS_REC != libc::MS_SHARED && flags & libc::MS_REC != 0 => {
+            (flags & !libc::MS_REC, [].as_slice())
+        }
+        several => (libc::MS_SLAVE, several),
     };
-    check_not_in_procfs(&place, target)?;
+    let whole_tree = MountAttributes { propagation: first, ..plan.recursive };
+    set_bind_attributes(tree.as_fd(), is_directory, &whole_tree, attributes)
+        .step("set the attributes of", display(target))?;
+    let place = if is_directory {
+        let place = targets.open_directory(target, false)?;
+        check_not_in_procfs(&place, target)?;
+        place
+    } else {
+        targets.open_file(target)?
+    };
     move_tree(tree.as_fd(), place.as_fd(), c"").step("bind to", display(target))?;
-    if own == libc::MS_SLAVE | libc::MS_REC {
-        return Ok(());
-    }
-    for flags in &plan.propagation {
+    targets.mounted(target, place);
+    for flags in rest {
         set_propagation(tree.as_fd(), *flags).step("change the propagation of", display(target))?;
     }
     Ok(())
 }
 
-/// A symlink in the image may lead a bind into `/proc`, where the spec alone was checked: the opened target decides.
-fn check_not_in_procfs(place: &OwnedFd, target: &CStr) -> Result<(), StepError> {
-    if target.to_bytes().starts_with(b"proc") {
+/// Sets what is for the whole tree, and what is for its topmost mount. A file has no mounts below: one call does both.
+fn set_bind_attributes(
+    tree: BorrowedFd<'_>,
+    is_directory: bool,
+    whole_tree: &MountAttributes,
+    top: &MountAttributes,
+) -> std::io::Result<()> {
+    // With any option given, a bind mount has just those, as after the remount of other runtimes: a source on a noexec file
+    // system can be executed from. A read-only source stays so.
+    let replaced = if *top == MountAttributes::default() { 0 } else { ATTR_REPLACED & !top.set };
+    let clear = top.clear | replaced;
+    let both =
+        MountAttributes { set: top.set | whole_tree.set, clear: clear | whole_tree.clear, ..*whole_tree };
+    if !is_directory
+        && both.set & both.clear == 0
+        && sys::set_mount_attributes(tree, c"", false, &both).is_ok()
+    {
         return Ok(());
     }
-    let magic = rustix::fs::fstatfs(place).step("examine", display(target))?.f_type;
-    if magic == libc::PROC_SUPER_MAGIC {
-        return Err(StepError::refused("bind to", display(target), "it leads into procfs"));
+    sys::set_mount_attributes(tree, c"", true, whole_tree)?;
+    if *top == MountAttributes::default() {
+        return Ok(());
     }
-    Ok(())
+    // In a user namespace the kernel keeps the source's options locked: then what is asked for is added to them.
+    match sys::set_mount_attributes(tree, c"", false, &MountAttributes { clear, ..*top }) {
+        Err(_) => sys::set_mount_attributes(tree, c"", false, top),
+        set => set,
+    }
 }
 
 fn set_propagation(mount: BorrowedFd<'_>, flags: u64) -> std::io::Result<()> {
@@ -217,26 +215,30 @@ fn set_idmap(
 /// The container's cgroup: a new cgroup2 instance is rooted in its cgroup namespace; without one the host's is bound, since a
 /// new one from the host's namespace would show, and change the options of, the whole hierarchy.
 fn mount_cgroup(
-    place: Place<'_>,
+    place: &mut Place<'_, '_>,
     target: &CStr,
     flags: u64,
     attributes: &MountAttributes,
 ) -> Result<Option<OwnedFd>, StepError> {
-    let directory = resolve::open_or_make_directory(place.root, target)?;
+    let directory = place.targets.open_directory(target, false)?;
     if place.has_cgroup_namespace {
         match mount_on(&directory, c"cgroup", c"cgroup2", flags, c"") {
             // In a user namespace without a network or cgroup namespace of its own.
             Err(Errno::PERM) => {}
-            result => return result.step("mount cgroup2 on", display(target)).map(|()| None),
+            result => {
+                place.targets.mounted(target, directory);
+                return result.step("mount cgroup2 on", display(target)).map(|()| None);
+            }
         }
     }
-    let own = own_cgroup(place.procfs)?;
+    let own = own_cgroup(place.procfs.get()?)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, own.as_c_str(), flags).step("open the cgroup", own.to_string_lossy())?;
     let cut = MountAttributes { propagation: libc::MS_SLAVE, ..*attributes };
     sys::set_mount_attributes(tree.as_fd(), c"", false, &cut)
         .step("set the attributes of", display(target))?;
     move_tree(tree.as_fd(), directory.as_fd(), c"").step("bind to", display(target))?;
+    place.targets.mounted(target, directory);
     Ok(Some(tree))
 }
 
@@ -254,7 +256,7 @@ fn finish(plan: &MountPlan, root: BorrowedFd<'_>, mounted: Option<OwnedFd>) -> R
     if plan.recursive == MountAttributes::default() && plan.propagation.is_empty() {
         return Ok(());
     }
-    let target = display(&plan.target);
+    let target = display(&plan.target).to_string();
     let mounted = match mounted {
         Some(mounted) => mounted,
         None => resolve::open_path(root, &plan.target).step("open", &target)?,

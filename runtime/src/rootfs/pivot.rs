@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, mount_change, mount_move, unmount};
+use rustix::mount::{UnmountFlags, mount_move, unmount};
 
 use crate::step::{Step, StepError};
 
@@ -20,9 +20,7 @@ pub(super) fn pivot(root: BorrowedFd<'_>, no_pivot: bool) -> Result<(), StepErro
         Err(Errno::INVAL) => return move_root(),
         result => result.step("pivot to", "the root file system")?,
     }
-    // `.` leads through the mount stacked on it: to the old root.
-    let propagation = super::mounts::propagation_flags(libc::MS_SLAVE | libc::MS_REC);
-    mount_change(c".", propagation).step("cut off", "the old root")?;
+    // `.` leads through the mount stacked on it: to the old root, which `attach` has cut off from the host's mounts.
     unmount(c".", UnmountFlags::DETACH).step("detach", "the old root")?;
     rustix::process::chdir(c"/").step("enter", "the new root")
 }
