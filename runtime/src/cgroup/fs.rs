@@ -14,29 +14,10 @@ use super::resources::{IfMissing, Setting};
 
 /// Where every current system mounts the unified hierarchy.
 pub(super) const MOUNT_POINT: &str = "/sys/fs/cgroup";
-/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// Opens the root of the hierarchy.
 pub(super) fn open_root() -> Result<Directory, CgroupError> {
-    check_unified()?;
     Directory::open(Path::new(MOUNT_POINT))
-}
-
-/// Makes sure that what is mounted where the hierarchy belongs is cgroup v2.
-fn check_unified() -> Result<(), CgroupError> {
-    let path = || PathBuf::from(MOUNT_POINT);
-    let kind = fs::statfs(MOUNT_POINT).map_err(|errno| CgroupError::File {
-        operation: "examine",
-        path: path(),
-        source: errno.into(),
-    })?;
-    #[allow(
-        clippy::cast_sign_loss,
-        reason = "a magic number is a bit pattern; its C type differs by architecture"
-    )]
-    let magic = kind.f_type as u64;
-    if magic == CGROUP2_MAGIC { Ok(()) } else { Err(CgroupError::NotUnified { path: path() }) }
 }
 
 /// An open cgroup.
@@ -74,6 +55,7 @@ impl Directory {
     /// Makes the cgroup `name` (several levels at once where needed) with every controller the root has, and opens it.
     /// The flag says whether the last level is new.
     pub(super) fn create_below(&self, name: &Path) -> Result<(Self, bool), CgroupError> {
+        let wanted = self.read_controllers()?;
         let created = match self.make(name) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -81,11 +63,19 @@ impl Directory {
             Err(errno) => return Err(self.error_at("create", name, errno.into())),
         };
         let cgroup = self.open_below(name)?;
-        let wanted = self.read("cgroup.controllers")?;
         if !wanted.trim().is_empty() && cgroup.read("cgroup.controllers")? != wanted {
             self.enable_controllers(name, &wanted);
         }
         Ok((cgroup, created))
+    }
+
+    /// What only cgroup v2 has in its root, and so tells it from the directory that hierarchies of cgroup v1 are mounted in.
+    pub(super) fn read_controllers(&self) -> Result<String, CgroupError> {
+        match self.read_raw("cgroup.controllers") {
+            Err(source) if is_gone(&source) => Err(CgroupError::NotUnified { path: self.path.clone() }),
+            Err(source) => Err(self.error_at("read", Path::new("cgroup.controllers"), source)),
+            Ok(controllers) => Ok(controllers),
+        }
     }
 
     fn make(&self, name: &Path) -> Result<(), Errno> {

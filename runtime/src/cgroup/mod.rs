@@ -65,6 +65,7 @@ impl Cgroup {
         annotations: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, CgroupError> {
         let root = fs::open_root()?;
+        root.read_controllers()?;
         let Some(scope) = &plan.scope else { return Self::create(plan) };
         let manager = systemd::start_scope(scope, init, resources, annotations)?;
         let (directory, _) = root.create_below(&place_below_root(&plan.place, manager.as_deref())?)?;

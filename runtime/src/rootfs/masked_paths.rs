@@ -19,7 +19,8 @@ struct Procfs(OwnedFd);
 impl Procfs {
     fn open(root: BorrowedFd<'_>) -> Option<Self> {
         let directory = resolve::open_path(root, c"proc").ok()?;
-        resolve::is_procfs_root(directory.as_fd()).ok()?.then_some(Procfs(directory))
+        let magic = rustix::fs::fstatfs(&directory).ok()?.f_type;
+        (magic == libc::PROC_SUPER_MAGIC).then_some(Procfs(directory))
     }
 }
 
