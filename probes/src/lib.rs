@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod container_cgroup;
 pub mod containerd;
+pub mod docker;
 pub mod escape;
 pub mod events;
 pub mod host;

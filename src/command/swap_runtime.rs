@@ -132,7 +132,7 @@ async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Resul
     };
     let mut progress = Progress::new(output);
     let report = match args.scope {
-        Scope::Docker => swap::swap_docker(host, &request, &mut progress),
+        Scope::Docker => swap::swap_docker(host, &request, &mut progress).await,
         Scope::Cri | Scope::Node => swap::swap(host, &request, &mut progress).await,
     };
     let report = report.map_err(failed)?;

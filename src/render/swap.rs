@@ -1,7 +1,7 @@
 //! What a swap, an undo and the status say.
 
 use crate::render::style::Style;
-use crate::swap::{StatusReport, SwapReport, SwapState, UndoReport};
+use crate::swap::{DOCKER_UNIT, StatusReport, SwapReport, SwapState, UndoReport};
 
 /// The result of a swap, or the plan of one.
 pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
@@ -24,7 +24,8 @@ pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
         text.push_str("nothing was written (--dry-run)\n");
         return text;
     }
-    let role = if report.is_default { "the default handler" } else { "a handler" };
+    let noun = if report.unit == DOCKER_UNIT { "runtime" } else { "handler" };
+    let role = if report.is_default { format!("the default {noun}") } else { format!("a {noun}") };
     let state = match report.state {
         SwapState::Planned | SwapState::Written => style.warning("written, in force after the next restart"),
         SwapState::InForce => style.warning("in force, not proven"),
@@ -73,8 +74,12 @@ pub(crate) fn render_undo(report: &UndoReport, style: Style) -> String {
             census.survived, census.before
         ));
     }
-    if !report.restarted {
-        text.push_str("containerd was not restarted\n");
+    match (report.restarted, report.reloaded_docker) {
+        (_, true) => text.push_str("dockerd has read its config again, without a restart\n"),
+        (false, false) => {
+            text.push_str("containerd was not restarted: it needed none, or `--no-restart` was given\n")
+        }
+        (true, false) => {}
     }
     text
 }
@@ -115,6 +120,9 @@ pub(crate) fn render_status(report: &StatusReport, style: Style) -> String {
         for file in &swap.files {
             let state = serde_json::to_string(&file.state).unwrap_or_default();
             text.push_str(&format!("   {}: {}\n", file.path, state.trim_matches('"').replace('-', " ")));
+        }
+        if let Some(path) = &swap.stand_in {
+            text.push_str(&format!("   {}: stands in for runc\n", path.display()));
         }
     }
     text

@@ -14,6 +14,8 @@ use super::error::SwapError;
 
 /// The mode of a file that was not there before.
 const NEW_FILE: u32 = 0o644;
+/// The same of a program.
+const NEW_PROGRAM: u32 = 0o755;
 
 /// The bytes of a file; `None` when there is none.
 pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, SwapError> {
@@ -31,11 +33,44 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// Replaces a file's content if it is still `expected` (`None`: if there is no file).
 pub(crate) fn replace_file(path: &Path, expected: Option<&[u8]>, content: &[u8]) -> Result<(), SwapError> {
+    replace(path, expected, content, NEW_FILE)
+}
+
+/// The same for a program: it is executable at every moment at which it is there.
+pub(crate) fn replace_program(path: &Path, expected: Option<&[u8]>, content: &[u8]) -> Result<(), SwapError> {
+    replace(path, expected, content, NEW_PROGRAM)
+}
+
+/// The same on the way back, where a full disk must not be in the way: bytes that need no more room than those that are
+/// there are then written over them.
+pub(crate) fn restore_file(path: &Path, expected: &[u8], content: &[u8]) -> Result<(), SwapError> {
+    match replace_file(path, Some(expected), content) {
+        Err(SwapError::File { source, .. }) if is_full(&source) && content.len() <= expected.len() => {
+            overwrite(path, content).map_err(SwapError::file("write", path))
+        }
+        outcome => outcome,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
+}
+
+fn replace(path: &Path, expected: Option<&[u8]>, content: &[u8], mode: u32) -> Result<(), SwapError> {
     let target = follow(path)?;
     let folder = target.parent().unwrap_or(Path::new("/")).to_owned();
     fs::create_dir_all(&folder).map_err(SwapError::file("create", &folder))?;
+    // Whoever writes holds the lock: what lies there was left by an inspect that was killed.
+    remove_leftovers(&target);
     let temporary = Temporary::create(&target)?;
-    temporary.fill(content, &target)?;
+    temporary.fill(content, &target, mode)?;
     if read_file(&target)?.as_deref() != expected {
         return Err(SwapError::ChangedMeanwhile { path: path.to_owned() });
     }
@@ -106,10 +141,11 @@ impl Temporary {
         Ok(Self { file: file.map_err(SwapError::file("create", &path))?, path })
     }
 
-    fn fill(&self, content: &[u8], target: &Path) -> Result<(), SwapError> {
+    fn fill(&self, content: &[u8], target: &Path, mode: u32) -> Result<(), SwapError> {
         let written = (&self.file).write_all(content);
         written.map_err(SwapError::file("write", &self.path))?;
-        copy_attributes(target, &self.file).map_err(SwapError::file("set the attributes of", &self.path))?;
+        copy_attributes(target, &self.file, mode)
+            .map_err(SwapError::file("set the attributes of", &self.path))?;
         self.file.sync_all().map_err(SwapError::file("sync", &self.path))
     }
 
@@ -127,17 +163,18 @@ impl Drop for Temporary {
     }
 }
 
-fn copy_attributes(from: &Path, to: &File) -> io::Result<()> {
+/// Owner, mode and extended attributes of the file that is replaced; `mode` where there is none, and its execute bits in any case.
+fn copy_attributes(from: &Path, to: &File, mode: u32) -> io::Result<()> {
     let source = match File::open(from) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(fchmod(to, Mode::from_raw_mode(NEW_FILE))?);
+            return Ok(fchmod(to, Mode::from_raw_mode(mode))?);
         }
         Err(error) => return Err(error),
     };
     let metadata = source.metadata()?;
     fchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    fchmod(to, Mode::from_raw_mode(metadata.mode() & 0o7777))?;
+    fchmod(to, Mode::from_raw_mode(metadata.mode() & 0o7777 | mode & 0o111))?;
     copy_xattrs(&source, to)
 }
 
@@ -176,6 +213,28 @@ mod tests {
         assert_eq!(fs::metadata(&real).unwrap().mode() & 0o7777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_program_is_executable_whatever_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runc");
+        replace_program(&path, None, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(path.with_file_name(".runc.inspect-1"), "half").unwrap();
+        replace_program(&path, Some(b"one"), b"two").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "what a killed inspect left is gone");
+    }
+
+    #[test]
+    fn old_bytes_are_written_over_the_new_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c");
+        fs::write(&path, "new and longer").unwrap();
+        overwrite(&path, b"old").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use inspect_probes::containerd::config::Effective;
 use inspect_probes::runtime_state::RuntimeFamily;
 
-use super::apply::{read_file, replace_file};
+use super::apply::{read_file, replace_program};
 use super::daemon::Daemon;
 use super::error::SwapError;
 
@@ -90,7 +90,8 @@ fn of_handler(handler: &str, daemon: &Daemon, effective: &Effective) -> Result<C
     }
 }
 
-fn family_of(path: &Path) -> Option<RuntimeFamily> {
+/// The family that a binary's name speaks of, through links.
+pub(super) fn family_of(path: &Path) -> Option<RuntimeFamily> {
     let real = fs::canonicalize(path).ok()?;
     let name = real.file_name()?.to_string_lossy().into_owned();
     [RuntimeFamily::InspectRuntime, RuntimeFamily::Youki, RuntimeFamily::Crun, RuntimeFamily::Runc]
@@ -146,12 +147,11 @@ pub(crate) fn install_builtin(source: &Path) -> Result<bool, SwapError> {
     let target = Path::new(BUILTIN);
     let bytes = read_file(source)?.unwrap_or_default();
     let before = read_file(target)?;
-    if before.as_deref() == Some(&bytes) {
+    let is_executable =
+        fs::metadata(target).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 == 0o111);
+    if before.as_deref() == Some(&bytes) && is_executable {
         return Ok(false);
     }
-    replace_file(target, before.as_deref(), &bytes)?;
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(target, mode)
-        .map_err(|source| SwapError::Install { path: target.to_owned(), source })?;
+    replace_program(target, before.as_deref(), &bytes)?;
     Ok(true)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use inspect_probes::Host;
 use inspect_probes::containerd::config::Hunk;
+use inspect_probes::docker::DEFAULT_SOCKET;
 use inspect_probes::name::Pid;
 use inspect_probes::process::{ProcessTable, read_cmdline, read_exe};
 use rustix::process::{Signal, kill_process};
@@ -12,6 +13,8 @@ use serde_json::{Map, Value};
 use super::apply::read_file;
 use super::error::SwapError;
 
+/// The runtime that dockerd has built in, and its default.
+const STOCK_RUNTIME: &str = "runc";
 /// dockerd's built-in default of `--config-file`.
 const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
 
@@ -20,6 +23,8 @@ const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
 pub(crate) struct Dockerd {
     pub(crate) pid: Pid,
     pub(crate) config: PathBuf,
+    /// Where its API is.
+    pub(crate) socket: PathBuf,
 }
 
 /// daemon.json as it is (`None`: there is none) and as it will be.
@@ -27,6 +32,20 @@ pub(crate) struct Dockerd {
 pub(crate) struct PlannedJson {
     pub(crate) before: Option<Vec<u8>>,
     pub(crate) after: String,
+}
+
+impl PlannedJson {
+    /// The text as it is; empty where there is no file.
+    pub(crate) fn text_before(&self) -> String {
+        String::from_utf8_lossy(self.before.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+/// What a daemon.json says of runtimes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RuntimesInFile {
+    pub(crate) default: Option<String>,
+    pub(crate) runtimes: Vec<String>,
 }
 
 /// Finds dockerd among the processes.
@@ -42,9 +61,48 @@ pub(crate) fn find_dockerd(host: &Host) -> Result<Option<Dockerd>, SwapError> {
         let config =
             line.flag("config-file").map(|value| PathBuf::from(String::from_utf8_lossy(value).into_owned()));
         let config = config.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
-        return Ok(Some(Dockerd { pid: stat.pid, config }));
+        let hosts = line.flag("host").or_else(|| line.flag("H")).map(|host| vec![lossy(host)]);
+        let hosts = hosts.unwrap_or_else(|| hosts_in_file(&config));
+        return Ok(Some(Dockerd { pid: stat.pid, config, socket: socket_of(&hosts) }));
     }
     Ok(None)
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `hosts` of a daemon.json; a file that cannot be read is told of when it is planned.
+fn hosts_in_file(config: &Path) -> Vec<String> {
+    let bytes = std::fs::read(config).unwrap_or_default();
+    let file: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    file["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The first unix socket; `fd://` is systemd's docker.socket, which has the usual place.
+fn socket_of(hosts: &[String]) -> PathBuf {
+    let path = hosts.iter().find_map(|host| host.strip_prefix("unix://")).filter(|path| !path.is_empty());
+    PathBuf::from(path.unwrap_or(DEFAULT_SOCKET))
+}
+
+/// The default runtime and the runtimes that a daemon.json names.
+pub(crate) fn runtimes_in_file(bytes: &[u8]) -> Result<RuntimesInFile, serde_json::Error> {
+    let file: Value =
+        if bytes.trim_ascii().is_empty() { Value::Null } else { serde_json::from_slice(bytes)? };
+    Ok(RuntimesInFile {
+        default: file["default-runtime"].as_str().map(str::to_owned),
+        runtimes: file["runtimes"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect(),
+    })
+}
+
+/// A daemon.json that names what it otherwise leaves to dockerd's built-in defaults.
+pub(crate) fn explicit_defaults(bytes: &[u8]) -> Result<String, serde_json::Error> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut config: Map<String, Value> =
+        if text.trim().is_empty() { Map::new() } else { serde_json::from_str(&text)? };
+    config.entry("default-runtime").or_insert_with(|| Value::String(STOCK_RUNTIME.to_owned()));
+    config.entry("runtimes").or_insert_with(|| Value::Object(Map::new()));
+    print(&config, &text)
 }
 
 /// dockerd reads `runtimes` and `default-runtime` again at SIGHUP; its containers go on.
@@ -133,6 +191,24 @@ mod tests {
         assert!(after.starts_with("{\n    \"log-driver\": \"local\",\n"), "{after}");
         assert_eq!(edit(&after, "crun", Path::new("/usr/bin/crun"), true).unwrap(), after);
         assert_eq!(undo_lines(&after, &[hunk(BEFORE, &after)]).as_deref(), Ok(BEFORE));
+    }
+
+    #[test]
+    fn the_defaults_are_named_where_the_file_leaves_them_out() {
+        let named = explicit_defaults(b"").unwrap();
+        let stock = RuntimesInFile { default: Some("runc".to_owned()), runtimes: Vec::new() };
+        assert_eq!(runtimes_in_file(named.as_bytes()).unwrap(), stock);
+        let kept = explicit_defaults(BEFORE.as_bytes()).unwrap();
+        assert_eq!(runtimes_in_file(kept.as_bytes()).unwrap().runtimes, ["x"]);
+        assert_eq!(runtimes_in_file(b"").unwrap(), RuntimesInFile { default: None, runtimes: Vec::new() });
+    }
+
+    #[test]
+    fn the_socket_is_the_first_that_is_one() {
+        let hosts = ["tcp://0.0.0.0:2375", "unix:///run/other.sock"].map(str::to_owned);
+        assert_eq!(socket_of(&hosts), Path::new("/run/other.sock"));
+        assert_eq!(socket_of(&["fd://".to_owned()]), Path::new("/run/docker.sock"));
+        assert_eq!(socket_of(&[]), Path::new("/run/docker.sock"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use inspect_probes::containerd::ApiError;
 use inspect_probes::containerd::config::{DocumentError, EditError, LoadError, SchemaError, UndoError};
+use inspect_probes::docker::DockerError;
 use inspect_probes::process::ProcessError;
 use inspect_probes::systemd::SystemdError;
 use thiserror::Error;
@@ -48,8 +49,6 @@ pub(crate) enum SwapError {
     UnknownRuntime { name: String, search: String, handlers: Vec<String> },
     #[error("cannot put a stand-in for runc at `{}`: there is a file that is not ours", path.display())]
     NotOurStandIn { path: PathBuf },
-    #[error("cannot install `{}`", path.display())]
-    Install { path: PathBuf, source: io::Error },
     #[error("cannot find `inspect-runtime` beside `{}`", inspect.display())]
     NoBuiltin { inspect: PathBuf },
     #[error("cannot swap: {}", list(.failures))]
@@ -78,6 +77,10 @@ pub(crate) enum SwapError {
     Lost { lost: Vec<String> },
     #[error("the handler `{handler}` is not in force: {reason}")]
     NotInForce { handler: String, reason: String },
+    #[error("cannot ask dockerd")]
+    Docker(#[from] DockerError),
+    #[error("dockerd did not take its config over: its default runtime is `{default}`, its runtimes are {}", list(.runtimes))]
+    DockerNotInForce { default: String, runtimes: Vec<String> },
     #[error("cannot run a canary")]
     Canary(#[from] CanaryError),
     #[error("the canary did not prove it: {}", list(.failures))]
@@ -86,6 +89,15 @@ pub(crate) enum SwapError {
     Signal,
     #[error("cannot put runtime `{runtime}` in force; everything is as it was before")]
     RolledBack { runtime: String, source: Box<SwapError>, journal_lines: Vec<String> },
+    #[error("cannot put runtime `{runtime}` in force; its lines were taken out of {} again, which somebody else changed meanwhile", paths(.edited))]
+    RolledBackLines {
+        runtime: String,
+        edited: Vec<PathBuf>,
+        source: Box<SwapError>,
+        journal_lines: Vec<String>,
+    },
+    #[error("cannot put runtime `{runtime}` in force; what was there before is back, but the journal does not say so: {}", chain(.journal))]
+    RolledBackUntold { runtime: String, journal: Box<SwapError>, source: Box<SwapError> },
     #[error("cannot put runtime `{runtime}` in force, nor restore what was there: {}", chain(.restore))]
     RollbackFailed { runtime: String, restore: Box<SwapError>, source: Box<SwapError> },
     #[error("cannot undo: no swap is in force")]
@@ -100,6 +112,11 @@ pub(crate) enum SwapError {
     NeedsYes,
     #[error("not confirmed: nothing was changed")]
     Declined,
+}
+
+fn paths(items: &[PathBuf]) -> String {
+    let quoted: Vec<String> = items.iter().map(|path| format!("`{}`", path.display())).collect();
+    quoted.join(", ")
 }
 
 fn list(items: &[String]) -> String {
@@ -119,6 +136,9 @@ impl SwapError {
             Self::Interrupted { .. } => {
                 "`inspect swap-runtime --undo` restores what was there; `--status` shows how far it came"
             }
+            Self::DockerNotInForce { .. } => {
+                "`journalctl -u docker.service -n 20` shows what it thinks of its config; its own flags win over daemon.json"
+            }
             Self::NeedsYes | Self::Declined => "see it with `--dry-run`, then add `--yes`",
             Self::Preflight { .. } => "nothing was written",
             Self::ChangedMeanwhile { .. } => "nothing was written there; look at it and try again",
@@ -126,7 +146,10 @@ impl SwapError {
             Self::RollbackFailed { .. } => {
                 "look at `inspect swap-runtime --status`, then `inspect swap-runtime --undo`"
             }
-            Self::RolledBack { journal_lines, .. } => {
+            Self::RolledBackUntold { .. } => {
+                "make room, then `inspect swap-runtime --undo`: it finds nothing left to put back and closes the journal"
+            }
+            Self::RolledBack { journal_lines, .. } | Self::RolledBackLines { journal_lines, .. } => {
                 let lines = journal_lines.iter().map(|line| format!("the daemon said: {line}"));
                 return lines.chain(["nothing of the swap is left".to_owned()]).collect();
             }

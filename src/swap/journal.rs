@@ -56,6 +56,9 @@ pub(crate) struct FileRecord {
     /// Where its bytes are kept.
     pub(crate) backup: PathBuf,
     pub(crate) after_sha256: String,
+    /// What stands there for a moment on the way back; ours as well.
+    #[serde(default)]
+    pub(crate) between_sha256: Option<String>,
     pub(crate) hunks: Vec<Hunk>,
 }
 
@@ -73,6 +76,9 @@ pub(crate) struct Entry {
     pub(crate) socket: PathBuf,
     pub(crate) restarted: bool,
     pub(crate) files: Vec<FileRecord>,
+    /// Where this swap put a stand-in for runc (`--scope node`).
+    #[serde(default)]
+    pub(crate) stand_in: Option<PathBuf>,
     pub(crate) stage: Stage,
 }
 
@@ -112,6 +118,15 @@ impl Journal {
         for entry in self.entries.iter_mut().filter(|entry| entry.id == id) {
             entry.stage = stage;
             entry.restarted |= stage.may_have_restarted();
+        }
+        self.save()
+    }
+
+    /// Writes down what will stand in a file for a moment on its way back.
+    pub(crate) fn note_between(&mut self, path: &Path, sha256: &str) -> Result<(), SwapError> {
+        let going_back = self.entries.iter_mut().filter(|entry| entry.stage == Stage::RollingBack);
+        for record in going_back.flat_map(|entry| &mut entry.files).filter(|record| record.path == path) {
+            record.between_sha256 = Some(sha256.to_owned());
         }
         self.save()
     }

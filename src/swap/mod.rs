@@ -9,6 +9,7 @@ mod dispatch;
 mod docker;
 mod docker_swap;
 mod error;
+mod execute;
 mod journal;
 mod lock;
 mod plan;
@@ -22,7 +23,7 @@ mod transaction;
 mod undo;
 
 pub(crate) use dispatch::run_as_stand_in;
-pub(crate) use docker_swap::swap_docker;
+pub(crate) use docker_swap::{UNIT as DOCKER_UNIT, swap_docker};
 pub(crate) use error::SwapError;
 pub(crate) use plan::{CgroupDriver, Scope, SwapRequest};
 pub(crate) use preflight::Verdict;

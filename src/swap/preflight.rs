@@ -11,9 +11,11 @@ use inspect_probes::Host;
 use inspect_probes::containerd::config::{
     Document, Effective, arrange_copies, declared_version, ignored_sections,
 };
+use inspect_probes::containerd::{CriStatus, DaemonChannel};
 use inspect_probes::escape::escape;
 use serde::Serialize;
 
+use super::daemon::CALL_LIMIT;
 use super::error::SwapError;
 use super::plan::{Plan, Scope, kubelet_driver};
 use super::stand_in::stand_in_path;
@@ -78,6 +80,11 @@ fn check_binary(plan: &Plan, checks: &mut Vec<Check>) {
         )));
         return;
     };
+    check_file(file, |file| plan.daemon.command(file), checks);
+}
+
+/// Whether a file can be run as a runtime; `command` makes the command that runs it as the daemon would.
+pub(super) fn check_file(file: &Path, command: impl Fn(&Path) -> Command, checks: &mut Vec<Check>) {
     let shown = file.display();
     let metadata = match fs::metadata(file) {
         Ok(metadata) => metadata,
@@ -98,7 +105,7 @@ fn check_binary(plan: &Plan, checks: &mut Vec<Check>) {
     if let Some(reason) = wrong_format(file) {
         return checks.push(failure(format!("`{shown}` {reason}")));
     }
-    checks.push(ask_version(plan, file));
+    checks.push(ask_version(command(file), file));
 }
 
 /// ELF for this machine, or a script.
@@ -120,9 +127,8 @@ fn wrong_format(file: &Path) -> Option<String> {
     (machine(&head) != machine(&own)).then(|| "is built for another architecture".to_owned())
 }
 
-fn ask_version(plan: &Plan, file: &Path) -> Check {
+fn ask_version(mut command: Command, file: &Path) -> Check {
     let shown = file.display();
-    let mut command = plan.daemon.command(file);
     command.arg("--version");
     match run_bounded(command) {
         Err(error) => {
@@ -222,6 +228,40 @@ pub(crate) fn in_force(plan: &Plan, effective: &Effective) -> Result<(), String>
     match &plan.chosen.write {
         Some(path) if binary.as_deref().map(Path::new) != Some(path) => {
             Err(format!("handler `{handler}` has BinaryName `{}`", binary.unwrap_or_default()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the daemon that runs now says of its own handlers; only where it does not say, what it would read from its config.
+pub(crate) async fn check_running(plan: &Plan) -> Result<(), SwapError> {
+    if plan.before.cri_is_disabled() {
+        return Ok(());
+    }
+    let not_in_force = |reason| SwapError::NotInForce { handler: plan.chosen.handler.clone(), reason };
+    let mut channel = DaemonChannel::connect(&plan.daemon.socket, CALL_LIMIT).await?;
+    match channel.cri_status().await? {
+        Some(status) if !status.handlers.is_empty() => judge_running(plan, &status).map_err(not_in_force),
+        _ => {
+            let (effective, _warnings) = dump(plan, &plan.daemon.config).map_err(not_in_force)?;
+            in_force(plan, &effective).map_err(not_in_force)
+        }
+    }
+}
+
+fn judge_running(plan: &Plan, status: &CriStatus) -> Result<(), String> {
+    let name = &plan.chosen.handler;
+    let Some(handler) = status.handlers.iter().find(|handler| handler.name == *name) else {
+        return Err(format!("the CRI plugin does not know handler `{name}`"));
+    };
+    let default = status.default_handler.as_deref().unwrap_or_default();
+    if plan.make_default && default != name {
+        return Err(format!("the CRI plugin's default handler is `{default}`"));
+    }
+    let binary = handler.binary_name.as_deref().unwrap_or_default();
+    match &plan.chosen.write {
+        Some(path) if Path::new(binary) != path => {
+            Err(format!("the CRI plugin has BinaryName `{binary}` for handler `{name}`"))
         }
         _ => Ok(()),
     }

@@ -28,3 +28,19 @@ pub(crate) async fn prove(host: &Host, plan: &Plan, limit: Duration) -> Result<C
     let report = run_canary(host, &plan.daemon.socket, &subject, limit).await?;
     if report.is_verified() { Ok(report) } else { Err(SwapError::NotProven { failures: report.failures }) }
 }
+
+/// Runs a canary that asks for no runtime, as `ctr run` does: what stands in for runc must have made it with the plan's.
+pub(crate) async fn prove_stand_in(
+    host: &Host,
+    plan: &Plan,
+    limit: Duration,
+) -> Result<CanaryReport, SwapError> {
+    let subject = Subject {
+        name: "the shim's default".to_owned(),
+        binary: None,
+        expected: plan.chosen.family,
+        systemd_cgroup: false,
+    };
+    let report = run_canary(host, &plan.daemon.socket, &subject, limit).await?;
+    if report.is_verified() { Ok(report) } else { Err(SwapError::NotProven { failures: report.failures }) }
+}

@@ -11,18 +11,20 @@ use super::error::SwapError;
 
 /// How often the socket is tried while the daemon starts.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a restart may take at least that brings the old config back, however little was given for the new one.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(60);
 /// How often a restart is tried that brings the old config back, and the pause before another try.
 const ROLLBACK_TRIES: u32 = 3;
 const ROLLBACK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Restarts the unit and waits until a daemon other than `old` serves the socket.
+/// Restarts the unit and waits until a daemon other than `old` serves the socket; gives its process.
 pub(crate) async fn restart(
     systemd: &Systemd,
     unit: &UnitName,
     socket: &Path,
     old: Option<Pid>,
     limit: Duration,
-) -> Result<(), SwapError> {
+) -> Result<Pid, SwapError> {
     systemd.restart(unit, limit).await?;
     wait_until_serving(systemd, unit, socket, old, limit).await
 }
@@ -36,6 +38,7 @@ pub(crate) async fn restart_for_rollback(
     socket: &Path,
     limit: Duration,
 ) -> Result<(), SwapError> {
+    let limit = limit.max(ROLLBACK_LIMIT);
     let mut tries = 1;
     loop {
         match systemd.reset_failed(unit).await {
@@ -45,7 +48,7 @@ pub(crate) async fn restart_for_rollback(
         }
         match restart(systemd, unit, socket, None, limit).await {
             Err(SwapError::Systemd(SystemdError::Job { .. })) if tries < ROLLBACK_TRIES => tries += 1,
-            outcome => return outcome,
+            outcome => return outcome.map(|_pid| ()),
         }
         tokio::time::sleep(ROLLBACK_PAUSE).await;
     }
@@ -57,13 +60,15 @@ async fn wait_until_serving(
     socket: &Path,
     old: Option<Pid>,
     limit: Duration,
-) -> Result<(), SwapError> {
+) -> Result<Pid, SwapError> {
     let start = Instant::now();
     loop {
         let state = systemd.service(unit).await?;
-        let is_new = state.main_pid.is_some() && state.main_pid != old && state.active == "active";
-        if is_new && serves(socket).await {
-            return Ok(());
+        let new = state.main_pid.filter(|pid| Some(*pid) != old && state.active == "active");
+        if let Some(pid) = new
+            && serves(socket).await
+        {
+            return Ok(pid);
         }
         if start.elapsed() > limit {
             let seconds = limit.as_secs();
@@ -80,21 +85,23 @@ async fn serves(socket: &Path) -> bool {
     }
 }
 
-/// Watches for `time` that the daemon that runs now stays the one that runs.
-pub(crate) async fn watch(systemd: &Systemd, unit: &UnitName, time: Duration) -> Result<(), SwapError> {
-    let start = Instant::now();
-    let first = systemd.service(unit).await?;
-    let mut state = first.clone();
+/// Watches until `end` that `daemon` stays the process that runs.
+pub(crate) async fn watch(
+    systemd: &Systemd,
+    unit: &UnitName,
+    daemon: Pid,
+    end: Instant,
+) -> Result<(), SwapError> {
     loop {
-        if state.main_pid != first.main_pid || state.active != "active" {
+        let state = systemd.service(unit).await?;
+        if state.main_pid != Some(daemon) || state.active != "active" {
             let state = format!("{} ({}, result `{}`)", state.active, state.sub, state.result);
             return Err(SwapError::Died { unit: unit.to_string(), state });
         }
-        if start.elapsed() >= time {
+        if Instant::now() >= end {
             return Ok(());
         }
         tokio::time::sleep(POLL).await;
-        state = systemd.service(unit).await?;
     }
 }
 

@@ -4,34 +4,31 @@
 //! stand-in there needs no restart and leaves the distribution's runc where it is.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use inspect_probes::containerd::config::{Document, Effective, Setting};
 use inspect_probes::runtime_state::{RuntimeFamily, read_runtime_state};
 use inspect_probes::{Host, Node};
 use serde::Serialize;
 
-use super::apply::{read_file, remove_file, replace_file};
-use super::binary::{Chosen, find_in_path, install_builtin};
+use super::apply::{read_file, remove_file, replace_file, replace_program, restore_file};
+use super::binary::{Chosen, find_in_path};
 use super::daemon::Daemon;
 use super::dispatch::{NAME, RULES, Rules};
 use super::error::SwapError;
 use super::progress::Progress;
-use crate::verify::{CanaryReport, Subject, run_canary};
 
 /// containerd's opt plugin and the built-in default of its `path`.
 const OPT_PLUGIN: &str = "io.containerd.internal.v1.opt";
 const DEFAULT_OPT: &str = "/opt/containerd";
 
-/// What was there before the stand-in was put in place or changed.
+/// A stand-in as it will be, and what is there now.
 #[derive(Debug)]
-pub(crate) struct Before {
-    rules: Option<Vec<u8>>,
-    link: PathBuf,
-    program: Option<Vec<u8>>,
+pub(crate) struct StandIn {
+    rules: Rules,
+    program: Vec<u8>,
+    rules_before: Option<Vec<u8>>,
+    program_before: Option<Vec<u8>>,
 }
 
 /// The stand-in of a node.
@@ -70,44 +67,68 @@ pub(crate) fn stand_in_path(effective: &Effective, files: &[Document]) -> PathBu
     Path::new(path.as_deref().unwrap_or(DEFAULT_OPT)).join("bin").join(NAME)
 }
 
-/// Puts the stand-in in place, or lets the one that is there make containers with another runtime.
-pub(crate) fn put_in_place(daemon: &Daemon, chosen: &Chosen, link: &Path) -> Result<Before, SwapError> {
-    if let Some(source) = &chosen.install_from {
-        install_builtin(source)?;
+impl StandIn {
+    /// Plans a stand-in at `link` that makes containers with the chosen runtime, or the change of the one that is there.
+    pub(crate) fn plan(daemon: &Daemon, chosen: &Chosen, link: &Path) -> Result<Self, SwapError> {
+        let (rules_before, known) = (read_file(Path::new(RULES))?, load_rules()?);
+        let program_before = read_file(link)?;
+        if program_before.is_some() && known.is_none() {
+            return Err(SwapError::NotOurStandIn { path: link.to_owned() });
+        }
+        let own = std::env::current_exe().map_err(SwapError::file("find", "/proc/self/exe"))?;
+        let missing = |name: &str| SwapError::UnknownRuntime {
+            name: name.to_owned(),
+            search: daemon.variable("PATH").unwrap_or_default(),
+            handlers: Vec::new(),
+        };
+        let original = match &known {
+            Some(rules) => rules.original.clone(),
+            None => find_in_path(daemon, NAME).ok_or_else(|| missing(NAME))?,
+        };
+        let create = chosen.file.clone().ok_or_else(|| missing(&chosen.handler))?;
+        let families = known.map(|rules| rules.families).unwrap_or_default();
+        let families = all_families(families, daemon, chosen, &original);
+        let rules = Rules { link: link.to_owned(), families, create, original };
+        Ok(Self { rules, program: read_file(&own)?.unwrap_or_default(), rules_before, program_before })
     }
-    let rules_before = read_file(Path::new(RULES))?;
-    let known = load_rules()?;
-    let program = read_file(link)?;
-    let own = std::env::current_exe().map_err(SwapError::file("find", "/proc/self/exe"))?;
-    let ours = read_file(&own)?.unwrap_or_default();
-    if program.is_some() && known.is_none() {
-        return Err(SwapError::NotOurStandIn { path: link.to_owned() });
+
+    /// Where it is or will be.
+    pub(crate) fn link(&self) -> &Path {
+        &self.rules.link
     }
-    let missing = |name: &str| SwapError::UnknownRuntime {
-        name: name.to_owned(),
-        search: daemon.variable("PATH").unwrap_or_default(),
-        handlers: Vec::new(),
-    };
-    let original = match &known {
-        Some(rules) => rules.original.clone(),
-        None => find_in_path(daemon, NAME).ok_or_else(|| missing(NAME))?,
-    };
-    let create = chosen.file.clone().ok_or_else(|| missing(&chosen.handler))?;
-    let families = known.map(|rules| rules.families).unwrap_or_default();
-    let link_path = link.to_owned();
-    let rules = Rules {
-        link: link_path,
-        families: all_families(families, daemon, chosen, &original),
-        create,
-        original,
-    };
-    write_rules(&rules, rules_before.as_deref())?;
-    if program.as_deref() != Some(&ours) {
-        replace_file(link, program.as_deref(), &ours)?;
-        let mode = fs::set_permissions(link, fs::Permissions::from_mode(0o755));
-        mode.map_err(SwapError::file("set the mode of", link))?;
+
+    /// Whether everything is so already.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let rules = self.rules_before.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        rules.as_ref() == Some(&self.rules) && self.program_before.as_ref() == Some(&self.program)
     }
-    Ok(Before { rules: rules_before, link: link.to_owned(), program })
+
+    /// The rules first: a stand-in without rules could do nothing.
+    pub(crate) fn put_in_place(&self) -> Result<(), SwapError> {
+        write_rules(&self.rules, self.rules_before.as_deref())?;
+        if self.program_before.as_ref() == Some(&self.program) {
+            return Ok(());
+        }
+        replace_program(self.link(), self.program_before.as_deref(), &self.program)
+    }
+
+    /// Puts back what was there before: for a swap that failed, however far it came.
+    pub(crate) fn take_back(&self) -> Result<(), SwapError> {
+        let now = read_file(self.link())?;
+        match (&self.program_before, &now) {
+            (Some(program), _) if now.as_ref() != Some(program) => {
+                replace_program(self.link(), now.as_deref(), program)?;
+            }
+            (None, Some(now)) => remove_file(self.link(), now)?,
+            _ => {}
+        }
+        let rules = read_file(Path::new(RULES))?;
+        match (&self.rules_before, &rules) {
+            (Some(before), Some(now)) if before != now => restore_file(Path::new(RULES), now, before),
+            (None, Some(rules)) => remove_file(Path::new(RULES), rules),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn write_rules(rules: &Rules, before: Option<&[u8]>) -> Result<(), SwapError> {
@@ -136,26 +157,8 @@ fn all_families(
     families
 }
 
-/// Puts back what was there before: for a swap that failed.
-pub(crate) fn take_back(before: &Before) -> Result<(), SwapError> {
-    let now = read_file(&before.link)?;
-    match (&before.program, &now) {
-        (Some(program), _) if now.as_ref() != Some(program) => {
-            replace_file(&before.link, now.as_deref(), program)?;
-        }
-        (None, Some(now)) => remove_file(&before.link, now)?,
-        _ => {}
-    }
-    let rules = read_file(Path::new(RULES))?;
-    match (&before.rules, &rules) {
-        (Some(old), _) => replace_file(Path::new(RULES), rules.as_deref(), old),
-        (None, Some(rules)) => remove_file(Path::new(RULES), rules),
-        (None, None) => Ok(()),
-    }
-}
-
-/// New containers are made by `remaining` (the swap that stays in force), or by the distribution's runc again. The stand-in itself goes once no container needs it: those
-/// that another runtime made under the name `runc`.
+/// New containers are made by `remaining` (the swap that stays in force), or by the distribution's runc again. The stand-in
+/// itself goes once no container needs it: those that another runtime made under the name `runc`.
 pub(crate) fn retire(
     host: &Host,
     remaining: Option<&Path>,
@@ -210,21 +213,4 @@ fn dependents(host: &Host) -> Result<Vec<String>, SwapError> {
         )
     });
     Ok(by_another.map(|bundle| format!("{}/{}", bundle.containerd_namespace, bundle.id)).collect())
-}
-
-/// Runs a canary that asks for nothing, as `ctr run` does: the new runtime must have made it.
-pub(crate) async fn prove(
-    host: &Host,
-    daemon: &Daemon,
-    chosen: &Chosen,
-    limit: Duration,
-) -> Result<CanaryReport, SwapError> {
-    let subject = Subject {
-        name: "the shim's default".to_owned(),
-        binary: None,
-        expected: chosen.family,
-        systemd_cgroup: false,
-    };
-    let report = run_canary(host, &daemon.socket, &subject, limit).await?;
-    if report.is_verified() { Ok(report) } else { Err(SwapError::NotProven { failures: report.failures }) }
 }

@@ -1,6 +1,6 @@
 //! What swaps are in force on this node, and whether one was interrupted.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ pub(crate) struct SwapStatus {
     pub(crate) stage: Stage,
     pub(crate) interrupted: bool,
     pub(crate) files: Vec<FileStatus>,
+    /// Where this swap put a stand-in for runc.
+    pub(crate) stand_in: Option<PathBuf>,
 }
 
 /// One file of a swap.
@@ -83,5 +85,6 @@ fn status_of(entry: &Entry) -> Result<SwapStatus, SwapError> {
         stage: entry.stage,
         interrupted: entry.stage.is_interrupted(),
         files,
+        stand_in: entry.stand_in.clone(),
     })
 }

@@ -9,9 +9,8 @@ use inspect_probes::name::UnitName;
 use inspect_probes::systemd::Systemd;
 use serde::Serialize;
 
-use super::apply::{read_file, remove_file, remove_leftovers, replace_file, sha256};
+use super::apply::{read_file, remove_file, remove_leftovers, replace_file, restore_file, sha256};
 use super::census::{Census, CensusReport};
-use super::docker::{find_dockerd, reload};
 use super::docker_swap;
 use super::error::SwapError;
 use super::journal::{Entry, FOLDER, FileRecord, Journal, Stage};
@@ -31,6 +30,8 @@ pub(crate) struct UndoReport {
     /// Whether the files have the very bytes that they had before the first of these swaps.
     pub(crate) original_bytes: bool,
     pub(crate) restarted: bool,
+    /// Whether dockerd has read its config again.
+    pub(crate) reloaded_docker: bool,
     pub(crate) census: Option<CensusReport>,
     pub(crate) steps: Vec<Step>,
 }
@@ -82,23 +83,30 @@ pub(crate) async fn undo(
     for entry in &entries {
         journal.advance(entry.id, Stage::RollingBack)?;
     }
+    let of_docker: Vec<PathBuf> = entries
+        .iter()
+        .filter(|entry| entry.unit == docker_swap::UNIT && may_restart)
+        .flat_map(|entry| entry.files.iter().map(|file| file.path.clone()))
+        .collect();
     for file in returns.iter().filter(|file| file.now != file.then) {
         progress.step(format!("write {}", file.path.display()));
-        write(file)?;
+        if of_docker.contains(&file.path) {
+            let (now, then) = (file.now.as_deref(), file.then.as_deref());
+            docker_swap::put_back(host, &mut journal, &file.path, now, then, limit).await?;
+            report.reloaded_docker = true;
+        } else {
+            write(file)?;
+        }
     }
     if let Some(entry) = restart {
         report.census = restart_with_census(entry, limit, progress).await?;
-    }
-    let of_docker = entries.iter().any(|entry| entry.unit == docker_swap::UNIT);
-    if let Some(dockerd) = find_dockerd(host)?.filter(|_| of_docker && may_restart) {
-        progress.step("have dockerd read its config again");
-        reload(&dockerd)?;
     }
     for entry in &entries {
         journal.advance(entry.id, Stage::Undone)?;
     }
     if has_stand_in {
-        let remaining = journal.in_force().last().and_then(|entry| entry.binary.clone());
+        let remaining = journal.in_force().into_iter().rev().find(|entry| entry.stand_in.is_some());
+        let remaining = remaining.and_then(|entry| entry.binary.clone());
         stand_in::retire(host, remaining.as_deref(), progress)?;
     }
     journal.forget_backups();
@@ -128,7 +136,8 @@ fn plan_returns(entries: &[Entry]) -> Result<Vec<Return>, SwapError> {
 fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
     let backup = read_file(&record.backup)?;
     let Some(current) = file.then.clone() else { return Ok(()) };
-    if sha256(&current) == record.after_sha256 {
+    let sum = sha256(&current);
+    if sum == record.after_sha256 || record.between_sha256.as_ref() == Some(&sum) {
         file.then = backup.filter(|_| record.existed);
         return Ok(());
     }
@@ -137,8 +146,14 @@ fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
         return Ok(());
     }
     file.exact = false;
+    file.then = Some(without_lines(record, &current)?);
+    Ok(())
+}
+
+/// The bytes without the lines that the swap wrote; they must still be what the file is to hold.
+fn without_lines(record: &FileRecord, current: &[u8]) -> Result<Vec<u8>, SwapError> {
     let path = || record.path.clone();
-    let text = String::from_utf8_lossy(&current).into_owned();
+    let text = String::from_utf8_lossy(current).into_owned();
     let undone =
         undo_lines(&text, &record.hunks).map_err(|source| SwapError::UndoLines { path: path(), source })?;
     if record.path.extension().is_some_and(|extension| extension == "json") {
@@ -148,8 +163,13 @@ fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
         Document::parse(&record.path, undone.as_bytes())
             .map_err(|source| SwapError::UndoBreaks { path: path(), source })?;
     }
-    file.then = Some(undone.into_bytes());
-    Ok(())
+    Ok(undone.into_bytes())
+}
+
+/// Takes the swap's lines out of a file that somebody else changed while the swap was made; a file that they removed stays so.
+pub(super) fn take_out_lines(record: &FileRecord) -> Result<(), SwapError> {
+    let Some(current) = read_file(&record.path)? else { return Ok(()) };
+    replace_file(&record.path, Some(&current), &without_lines(record, &current)?)
 }
 
 fn describe(entries: &[Entry], returns: &[Return], restarted: bool) -> UndoReport {
@@ -165,6 +185,7 @@ fn describe(entries: &[Entry], returns: &[Return], restarted: bool) -> UndoRepor
         diffs: diffs.collect(),
         original_bytes: returns.iter().all(|file| file.exact),
         restarted,
+        reloaded_docker: false,
         census: None,
         steps: Vec::new(),
     }
@@ -172,7 +193,8 @@ fn describe(entries: &[Entry], returns: &[Return], restarted: bool) -> UndoRepor
 
 fn write(file: &Return) -> Result<(), SwapError> {
     match (&file.now, &file.then) {
-        (now, Some(then)) => replace_file(&file.path, now.as_deref(), then),
+        (Some(now), Some(then)) => restore_file(&file.path, now, then),
+        (None, Some(then)) => replace_file(&file.path, None, then),
         (Some(now), None) => remove_file(&file.path, now),
         (None, None) => Ok(()),
     }

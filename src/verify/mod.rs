@@ -8,6 +8,7 @@ pub(crate) mod canary;
 mod containers;
 mod cri;
 mod cri_api;
+mod docker;
 mod observe;
 mod rootfs;
 mod run;
@@ -16,4 +17,5 @@ mod spec;
 mod tasks;
 
 pub(crate) use self::cri::run_cri_canary;
+pub(crate) use self::docker::run_docker_canary;
 pub(crate) use self::run::{CanaryError, CanaryReport, Subject, run_canary};

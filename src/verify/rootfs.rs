@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use inspect_probes::Host;
 use inspect_probes::name::ContainerId;
 use thiserror::Error;
 
@@ -64,6 +65,20 @@ impl CanaryDirectory {
     /// The directory of a canary whose inspect was killed: to be removed.
     pub(super) fn left_by(id: &ContainerId) -> Self {
         Self { path: Path::new(PARENT).join(id.as_str()) }
+    }
+
+    /// Removes the directories of inspects that were killed before containerd knew of their canary.
+    pub(super) fn remove_abandoned(host: &Host) {
+        for entry in fs::read_dir(PARENT).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let owner = name.strip_prefix("canary-").and_then(|rest| rest.split('-').next());
+            if owner.is_some_and(|pid| !host.proc().join(pid).exists()) {
+                // Only room is lost when it stays.
+                match fs::remove_dir_all(entry.path()) {
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use inspect_probes::containerd::{ApiError, DaemonChannel};
+use inspect_probes::docker::DockerError;
 use inspect_probes::events::{RuntimeExec, RuntimeExecWatch};
 use inspect_probes::name::{ContainerId, ContainerdNamespace, Pid};
 use inspect_probes::runtime_state::{RuntimeFamily, RuntimeState, read_runtime_state};
@@ -111,6 +112,13 @@ pub(crate) enum CanaryError {
         #[source]
         source: ApiError,
     },
+    #[error("cannot {step} for the canary with {runtime}")]
+    Docker {
+        step: &'static str,
+        runtime: String,
+        #[source]
+        source: DockerError,
+    },
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
     #[error("the canary with runtime `{runtime}` did not report within {} s", limit.as_secs())]
@@ -139,14 +147,16 @@ pub(crate) async fn run_canary(
         .await
         .map_err(|source| step_error("reach the daemon", source))?;
     remove_leftovers(host, &mut channel, &namespace).await;
+    CanaryDirectory::remove_abandoned(host);
     containers::create_namespace(&mut channel, &namespace)
         .await
         .map_err(|source| step_error("create the containerd namespace", source))?;
     let mut report = empty_report(subject);
+    let directory = CanaryDirectory::create(&ContainerId::new(format!("canary-{}", std::process::id())))?;
     let mut outcome = Ok(());
     for (number, role) in ["observe", "eat"].into_iter().enumerate() {
         let id = ContainerId::new(format!("canary-{}-{number}", std::process::id()));
-        let mut canary = Canary::new(host, &channel, &namespace, id, subject, limit)?;
+        let mut canary = Canary::new(host, &channel, &namespace, id, subject, &directory, limit);
         outcome = match role {
             "observe" => canary.observe(&mut report).await,
             _ => canary.starve(&mut report).await,
@@ -161,6 +171,9 @@ pub(crate) async fn run_canary(
         Ok(()) | Err(_) => {}
     }
     observe::remove_parent_cgroup(host, &namespace);
+    if let Err(error) = directory.remove() {
+        report.failures.push(format!("{error}"));
+    }
     outcome?;
     judge(&mut report);
     Ok(report)
@@ -190,8 +203,9 @@ async fn remove_leftovers(host: &Host, channel: &mut DaemonChannel, namespace: &
         }
         let mut task = Task::new(channel.clone(), namespace.clone(), record.id.clone());
         end_task(&mut task).await;
-        // The record goes last: while it is there, the next verify tries again.
-        if CanaryDirectory::left_by(&record.id).remove().is_ok() {
+        // Both canaries of one inspect use one directory. The record goes last: while it is there, the next verify tries again.
+        let name = record.id.as_str().rsplit_once('-').map_or(record.id.as_str(), |(name, _)| name);
+        if CanaryDirectory::left_by(&ContainerId::new(name)).remove().is_ok() {
             match containers::delete_container(channel, namespace, &record.id).await {
                 Ok(()) | Err(_) => {}
             }
@@ -217,7 +231,7 @@ struct Canary<'a> {
     namespace: &'a ContainerdNamespace,
     id: ContainerId,
     subject: &'a Subject,
-    directory: CanaryDirectory,
+    directory: &'a CanaryDirectory,
     task: Task,
     limit: Duration,
     recorded: bool,
@@ -231,23 +245,12 @@ impl<'a> Canary<'a> {
         namespace: &'a ContainerdNamespace,
         id: ContainerId,
         subject: &'a Subject,
+        directory: &'a CanaryDirectory,
         limit: Duration,
-    ) -> Result<Self, CanaryError> {
-        let directory = CanaryDirectory::create(&id)?;
+    ) -> Self {
         let task = Task::new(channel.clone(), namespace.clone(), id.clone());
         let channel = channel.clone();
-        Ok(Self {
-            host,
-            channel,
-            namespace,
-            id,
-            subject,
-            directory,
-            task,
-            limit,
-            recorded: false,
-            ended: false,
-        })
+        Self { host, channel, namespace, id, subject, directory, task, limit, recorded: false, ended: false }
     }
 
     fn failed(&self, step: &'static str) -> impl FnOnce(ApiError) -> CanaryError + use<> {
@@ -398,9 +401,6 @@ impl<'a> Canary<'a> {
                 containers::delete_container(&mut self.channel, self.namespace, &self.id).await
         {
             report.failures.push(format!("the canary's record could not be removed: {error}"));
-        }
-        if let Err(error) = self.directory.remove() {
-            report.failures.push(format!("{error}"));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A sandbox image of our own for nodes that lack theirs: one layer with this program in it, imported under the name that the CRI
-//! plugin asks for, and removed again.
+//! A sandbox image of our own for nodes that lack theirs: one layer with a program that waits, imported under the name that the
+//! CRI plugin asks for, and removed again.
 
 use std::fs;
 use std::io;
@@ -11,6 +11,48 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::rootfs::PROGRAM;
+
+/// What the pause program executes: wait for a signal, for ever. `None` on an architecture that it is not written for: this whole
+/// program is the pause program there, and its import takes longer.
+///
+/// The numbers of the system calls are those of the kernel's `syscall_64.tbl` and of its generic `unistd.h`.
+#[cfg(target_arch = "x86_64")]
+const PAUSE_CODE: Option<(&[u8], u16)> = Some((
+    &[
+        0xb8, 0x22, 0x00, 0x00, 0x00, // mov eax, 34 (pause)
+        0x0f, 0x05, // syscall
+        0xeb, 0xf7, // jmp to the start
+    ],
+    EM_X86_64,
+));
+#[cfg(target_arch = "aarch64")]
+const PAUSE_CODE: Option<(&[u8], u16)> = Some((
+    &[
+        0x00, 0x00, 0x80, 0xd2, // mov x0, 0
+        0x01, 0x00, 0x80, 0xd2, // mov x1, 0
+        0x02, 0x00, 0x80, 0xd2, // mov x2, 0
+        0x03, 0x00, 0x80, 0xd2, // mov x3, 0
+        0x28, 0x09, 0x80, 0xd2, // mov x8, 73 (ppoll)
+        0x01, 0x00, 0x00, 0xd4, // svc 0
+        0xfa, 0xff, 0xff, 0x17, // b to the start
+    ],
+    EM_AARCH64,
+));
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const PAUSE_CODE: Option<(&[u8], u16)> = None;
+
+/// `e_machine` of elf(5).
+#[cfg(target_arch = "x86_64")]
+const EM_X86_64: u16 = 62;
+#[cfg(target_arch = "aarch64")]
+const EM_AARCH64: u16 = 183;
+
+/// Where the pause program is mapped, and the sizes of an ELF file header and a program header (elf(5)).
+const BASE: u64 = 0x40_0000;
+const FILE_HEADER: u16 = 64;
+const PROGRAM_HEADER: u16 = 56;
+/// No architecture has larger pages.
+const ALIGNMENT: u64 = 0x1_0000;
 
 /// The CRI plugin's containerd namespace.
 const CRI_NAMESPACE: &str = "k8s.io";
@@ -43,7 +85,7 @@ pub(super) fn import_sandbox_image(
     name: &str,
     directory: &Path,
 ) -> Result<(), SandboxImageError> {
-    if super::rootfs::needs_host_libraries() {
+    if PAUSE_CODE.is_none() && super::rootfs::needs_host_libraries() {
         return Err(SandboxImageError::Dynamic { name: name.to_owned() });
     }
     let path = directory.join("sandbox.tar");
@@ -108,8 +150,34 @@ fn build(path: &Path, name: &str) -> io::Result<()> {
     tar.into_inner()?.sync_all()
 }
 
+/// An ELF program of one segment that is mapped readable and executable (elf(5)); `code` runs first.
+fn elf(code: &[u8], machine: u16) -> Vec<u8> {
+    let headers = FILE_HEADER + PROGRAM_HEADER;
+    let size = u64::from(headers) + code.len() as u64;
+    // ELFCLASS64, ELFDATA2LSB, EV_CURRENT, and the rest of e_ident.
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // e_type ET_EXEC, e_machine, e_version.
+    file.extend([2_u16, machine].iter().flat_map(|field| field.to_le_bytes()));
+    file.extend(1_u32.to_le_bytes());
+    // e_entry, e_phoff, e_shoff, e_flags.
+    file.extend(
+        [BASE + u64::from(headers), u64::from(FILE_HEADER), 0].iter().flat_map(|field| field.to_le_bytes()),
+    );
+    file.extend(0_u32.to_le_bytes());
+    // e_ehsize, e_phentsize, e_phnum; no sections.
+    file.extend([FILE_HEADER, PROGRAM_HEADER, 1, 0, 0, 0].iter().flat_map(|field| field.to_le_bytes()));
+    // p_type PT_LOAD, p_flags PF_R | PF_X, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align.
+    file.extend([1_u32, 5].iter().flat_map(|field| field.to_le_bytes()));
+    file.extend([0, BASE, BASE, size, size, ALIGNMENT].iter().flat_map(|field| field.to_le_bytes()));
+    file.extend_from_slice(code);
+    file
+}
+
 fn layer() -> io::Result<Vec<u8>> {
-    let program = fs::read("/proc/self/exe")?;
+    let program = match PAUSE_CODE {
+        Some((code, machine)) => elf(code, machine),
+        None => fs::read("/proc/self/exe")?,
+    };
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, PROGRAM.trim_start_matches('/'), &program, 0o755)?;
     tar.into_inner()
@@ -132,6 +200,25 @@ fn digest(content: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pause_program_runs_until_it_is_killed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::process::ExitStatusExt as _;
+        let Some((code, machine)) = PAUSE_CODE else { return };
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pause");
+        fs::write(&path, elf(code, machine)).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let mut child = Command::new(&path).spawn().expect("the kernel takes it for a program");
+        // One that crashed would have ended with another signal before this one.
+        let state = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        while !state().contains(") S ") && !state().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        child.kill().expect("it can be killed");
+        assert_eq!(child.wait().expect("it ends").signal(), Some(9));
+    }
 
     #[test]
     fn digests_are_sha256_in_hexadecimal() {
