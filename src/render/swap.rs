@@ -62,6 +62,9 @@ pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
 
 /// What an undo did.
 pub(crate) fn render_undo(report: &UndoReport, style: Style) -> String {
+    if report.undone.is_empty() {
+        return "no swap was in force any more: only the stand-in for runc was looked at\n".to_owned();
+    }
     let bytes = if report.original_bytes {
         style.good("the very bytes from before are back")
     } else {

@@ -56,8 +56,8 @@ pub(crate) async fn undo(
 ) -> Result<UndoReport, SwapError> {
     let _lock = SwapLock::take()?;
     let mut journal = Journal::load(Path::new(FOLDER))?;
-    let entries: Vec<Entry> = journal.in_force().into_iter().rev().cloned().collect();
-    let entries = if last_only { entries.into_iter().take(1).collect() } else { entries };
+    let many = if last_only { 1 } else { usize::MAX };
+    let entries: Vec<Entry> = journal.in_force().into_iter().rev().take(many).cloned().collect();
     progress.step("plan the way back");
     let has_stand_in = read_stand_in()?.is_some();
     if entries.is_empty() {
@@ -69,7 +69,9 @@ pub(crate) async fn undo(
         return Ok(describe(&[], &[], false));
     }
     let returns = plan_returns(&entries)?;
-    let has_new_config = |entry: &&Entry| entry.restarted || entry.stage.may_have_restarted();
+    // A stand-in needs no restart: only what is in the config does.
+    let has_new_config =
+        |entry: &&Entry| !entry.files.is_empty() && (entry.restarted || entry.stage.may_have_restarted());
     let mut of_containerd = entries.iter().filter(|entry| entry.unit != docker_swap::UNIT);
     let restart = of_containerd.find(has_new_config).filter(|_| may_restart);
     let mut report = describe(&entries, &returns, restart.is_some());
@@ -90,13 +92,13 @@ pub(crate) async fn undo(
         .collect();
     for file in returns.iter().filter(|file| file.now != file.then) {
         progress.step(format!("write {}", file.path.display()));
-        if of_docker.contains(&file.path) {
-            let (now, then) = (file.now.as_deref(), file.then.as_deref());
-            docker_swap::put_back(host, &mut journal, &file.path, now, then, limit).await?;
-            report.reloaded_docker = true;
+        let is_docker = of_docker.contains(&file.path);
+        if is_docker {
+            put_back(host, &mut journal, file, limit).await?
         } else {
-            write(file)?;
+            write(file)?
         }
+        report.reloaded_docker |= is_docker;
     }
     if let Some(entry) = restart {
         report.census = restart_with_census(entry, limit, progress).await?;
@@ -105,13 +107,27 @@ pub(crate) async fn undo(
         journal.advance(entry.id, Stage::Undone)?;
     }
     if has_stand_in {
-        let remaining = journal.in_force().into_iter().rev().find(|entry| entry.stand_in.is_some());
-        let remaining = remaining.and_then(|entry| entry.binary.clone());
-        stand_in::retire(host, remaining.as_deref(), progress)?;
+        stand_in::retire(host, remaining_stand_in(&journal).as_deref(), progress)?;
     }
     journal.forget_backups();
     report.steps = progress.finish();
     Ok(report)
+}
+
+/// What makes containers under the name `runc` once those swaps are gone.
+fn remaining_stand_in(journal: &Journal) -> Option<PathBuf> {
+    let remaining = journal.in_force().into_iter().rev().find(|entry| entry.stand_in.is_some());
+    remaining.and_then(|entry| entry.binary.clone())
+}
+
+async fn put_back(
+    host: &Host,
+    journal: &mut Journal,
+    file: &Return,
+    limit: Duration,
+) -> Result<(), SwapError> {
+    let (now, then) = (file.now.as_deref(), file.then.as_deref());
+    docker_swap::put_back(host, journal, &file.path, now, then, limit).await
 }
 
 fn plan_returns(entries: &[Entry]) -> Result<Vec<Return>, SwapError> {
