@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use inspect_probes::Host;
-use inspect_probes::containerd::config::Hunk;
 use inspect_probes::docker::DEFAULT_SOCKET;
 use inspect_probes::name::Pid;
 use inspect_probes::process::{ProcessTable, read_cmdline, read_exe};
@@ -147,6 +146,32 @@ fn edit(text: &str, name: &str, binary: &Path, make_default: bool) -> Result<Str
     print(&config, text)
 }
 
+/// daemon.json without the runtime that a swap wrote, and with the default from `before` it where the swap's still stands there.
+/// JSON's commas join lines, so this goes by keys: what somebody else changed stays.
+pub(crate) fn without_runtime(now: &[u8], before: &[u8], name: &str) -> Result<String, serde_json::Error> {
+    let parse = |bytes: &[u8]| -> Result<Map<String, Value>, serde_json::Error> {
+        if bytes.trim_ascii().is_empty() { Ok(Map::new()) } else { serde_json::from_slice(bytes) }
+    };
+    let (mut config, before) = (parse(now)?, parse(before)?);
+    let old = before.get("runtimes").and_then(Value::as_object);
+    if let Some(runtimes) = config.get_mut("runtimes").and_then(Value::as_object_mut) {
+        match old.and_then(|old| old.get(name)) {
+            Some(runtime) => drop(runtimes.insert(name.to_owned(), runtime.clone())),
+            None => drop(runtimes.shift_remove(name)),
+        }
+        if runtimes.is_empty() && old.is_none() {
+            drop(config.shift_remove("runtimes"));
+        }
+    }
+    if config.get("default-runtime").and_then(Value::as_str) == Some(name) {
+        match before.get("default-runtime") {
+            Some(default) => drop(config.insert("default-runtime".to_owned(), default.clone())),
+            None => drop(config.shift_remove("default-runtime")),
+        }
+    }
+    print(&config, &String::from_utf8_lossy(now))
+}
+
 /// Prints with the indentation of the file's first indented line and its last newline.
 fn print(config: &Map<String, Value>, like: &str) -> Result<String, serde_json::Error> {
     let indented = like.lines().find(|line| line.starts_with([' ', '\t']));
@@ -159,24 +184,8 @@ fn print(config: &Map<String, Value>, like: &str) -> Result<String, serde_json::
     Ok(format!("{}{newline}", String::from_utf8_lossy(&bytes)))
 }
 
-/// The change as one block of lines: what an undo takes out when the file was changed elsewhere since.
-pub(crate) fn hunk(before: &str, after: &str) -> Hunk {
-    let (old, new): (Vec<&str>, Vec<&str>) =
-        (before.split_inclusive('\n').collect(), after.split_inclusive('\n').collect());
-    let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let rest = old.len().min(new.len()) - head;
-    let tail = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count().min(rest);
-    Hunk {
-        above: head.checked_sub(1).map_or("", |at| new[at].trim_end_matches('\n')).to_owned(),
-        removed: old[head..old.len() - tail].concat(),
-        added: new[head..new.len() - tail].concat(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use inspect_probes::containerd::config::undo_lines;
-
     use super::*;
 
     const BEFORE: &str = "{\n    \"log-driver\": \"local\",\n    \"runtimes\": {\n        \"x\": {\n            \"path\": \"/x\"\n        }\n    }\n}\n";
@@ -190,7 +199,20 @@ mod tests {
         assert_eq!(value["default-runtime"], "crun");
         assert!(after.starts_with("{\n    \"log-driver\": \"local\",\n"), "{after}");
         assert_eq!(edit(&after, "crun", Path::new("/usr/bin/crun"), true).unwrap(), after);
-        assert_eq!(undo_lines(&after, &[hunk(BEFORE, &after)]).as_deref(), Ok(BEFORE));
+        assert_eq!(without_runtime(after.as_bytes(), BEFORE.as_bytes(), "crun").unwrap(), BEFORE);
+    }
+
+    #[test]
+    fn only_the_swaps_keys_go() {
+        let after = edit(BEFORE, "crun", Path::new("/usr/bin/crun"), true).unwrap();
+        let edited = after.replace("\"local\"", "\"json-file\"");
+        let undone = without_runtime(edited.as_bytes(), BEFORE.as_bytes(), "crun").unwrap();
+        assert_eq!(undone, BEFORE.replace("\"local\"", "\"json-file\""));
+        let theirs = after.replace("\"default-runtime\": \"crun\"", "\"default-runtime\": \"x\"");
+        let undone = without_runtime(theirs.as_bytes(), BEFORE.as_bytes(), "crun").unwrap();
+        assert!(undone.contains("\"default-runtime\": \"x\"") && !undone.contains("crun"), "{undone}");
+        let alone = edit("", "crun", Path::new("/usr/bin/crun"), true).unwrap();
+        assert_eq!(without_runtime(alone.as_bytes(), b"", "crun").unwrap().trim(), "{}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use inspect_probes::docker::{DockerChannel, DockerInfo};
 use super::apply::{read_file, remove_file, replace_file, sha256};
 use super::binary::{BUILTIN, builtin_source, family_of, install_builtin, standalone_file};
 use super::docker::{
-    Dockerd, PlannedJson, RuntimesInFile, explicit_defaults, find_dockerd, hunk, plan_daemon_json, reload,
+    Dockerd, PlannedJson, RuntimesInFile, explicit_defaults, find_dockerd, plan_daemon_json, reload,
     runtimes_in_file,
 };
 use super::error::SwapError;
@@ -263,7 +263,7 @@ fn open_entry(
         backup: journal.keep(id, 0, planned.before.as_deref().unwrap_or_default())?,
         after_sha256: sha256(planned.after.as_bytes()),
         between_sha256: None,
-        hunks: vec![hunk(&planned.text_before(), &planned.after)],
+        hunks: Vec::new(),
     };
     journal.entries.push(Entry {
         id,

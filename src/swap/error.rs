@@ -104,7 +104,7 @@ pub(crate) enum SwapError {
     NothingToUndo,
     #[error("cannot undo the lines in `{}`", path.display())]
     UndoLines { path: PathBuf, source: UndoError },
-    #[error("cannot undo the edit of `{}`: the result would not be JSON", path.display())]
+    #[error("cannot undo the edit of `{}`: it is not JSON any more", path.display())]
     UndoBreaksJson { path: PathBuf, source: serde_json::Error },
     #[error("cannot undo the edit of `{}`: the result would not be TOML", path.display())]
     UndoBreaks { path: PathBuf, source: DocumentError },

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::apply::{read_file, remove_file, remove_leftovers, replace_file, restore_file, sha256};
 use super::census::{Census, CensusReport};
+use super::docker::without_runtime;
 use super::docker_swap;
 use super::error::SwapError;
 use super::journal::{Entry, FOLDER, FileRecord, Journal, Stage};
@@ -132,7 +133,8 @@ async fn put_back(
 
 fn plan_returns(entries: &[Entry]) -> Result<Vec<Return>, SwapError> {
     let mut returns: Vec<Return> = Vec::new();
-    for record in entries.iter().flat_map(|entry| &entry.files) {
+    let records = entries.iter().flat_map(|entry| entry.files.iter().map(move |file| (entry, file)));
+    for (entry, record) in records {
         remove_leftovers(&record.path);
         let at = match returns.iter().position(|file| file.path == record.path) {
             Some(at) => at,
@@ -143,13 +145,13 @@ fn plan_returns(entries: &[Entry]) -> Result<Vec<Return>, SwapError> {
                 returns.len() - 1
             }
         };
-        step_back(&mut returns[at], record)?;
+        step_back(&mut returns[at], record, entry)?;
     }
     Ok(returns)
 }
 
 /// One swap back: the backup where the bytes are those that the swap wrote, its lines out otherwise.
-fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
+fn step_back(file: &mut Return, record: &FileRecord, entry: &Entry) -> Result<(), SwapError> {
     let backup = read_file(&record.backup)?;
     let Some(current) = file.then.clone() else { return Ok(()) };
     let sum = sha256(&current);
@@ -162,7 +164,12 @@ fn step_back(file: &mut Return, record: &FileRecord) -> Result<(), SwapError> {
         return Ok(());
     }
     file.exact = false;
-    file.then = Some(without_lines(record, &current)?);
+    file.then = Some(if entry.unit == docker_swap::UNIT {
+        let undone = without_runtime(&current, &backup.unwrap_or_default(), &entry.handler);
+        undone.map_err(|source| SwapError::UndoBreaksJson { path: record.path.clone(), source })?.into_bytes()
+    } else {
+        without_lines(record, &current)?
+    });
     Ok(())
 }
 
@@ -172,13 +179,8 @@ fn without_lines(record: &FileRecord, current: &[u8]) -> Result<Vec<u8>, SwapErr
     let text = String::from_utf8_lossy(current).into_owned();
     let undone =
         undo_lines(&text, &record.hunks).map_err(|source| SwapError::UndoLines { path: path(), source })?;
-    if record.path.extension().is_some_and(|extension| extension == "json") {
-        serde_json::from_str::<serde_json::Value>(&undone)
-            .map_err(|source| SwapError::UndoBreaksJson { path: path(), source })?;
-    } else {
-        Document::parse(&record.path, undone.as_bytes())
-            .map_err(|source| SwapError::UndoBreaks { path: path(), source })?;
-    }
+    Document::parse(&record.path, undone.as_bytes())
+        .map_err(|source| SwapError::UndoBreaks { path: path(), source })?;
     Ok(undone.into_bytes())
 }
 
