@@ -219,6 +219,7 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
         let refused = swap(&[runtime]);
         assert_eq!(refused.status, 2, "{refused}");
         assert!(refused.stderr.contains(words), "{words}: {refused}");
+        assert!(jq(&refused.stdout, "[.error, .caused_by[]] | tostring").contains(words.trim_matches('`')));
     }
     sh("umount /run/noexec");
     let dry = inspect(&["swap-runtime", "crun", "--dry-run"]).success();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use inspect_probes::Host;
+use serde::Serialize;
 
 use crate::error::CommandError;
 use crate::output::{Output, Status};
@@ -105,13 +106,25 @@ pub(crate) fn run(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> R
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::trouble)?;
-    if args.status {
-        return show_status(args, output);
+    let outcome = match args.undo {
+        _ if args.status => show_status(args, output),
+        Some(which) => runtime.block_on(undo(args, host, which, output)),
+        None => runtime.block_on(swap(args, host, output)),
+    };
+    if let (Err(error), Format::Json) = (&outcome, args.format) {
+        let refusal =
+            Refusal { error: error.to_string(), caused_by: error.causes(), hints: error.hints.clone() };
+        output.print(&render_json(&refusal)?)?;
     }
-    if let Some(which) = args.undo {
-        return runtime.block_on(undo(args, host, which, output));
-    }
-    runtime.block_on(swap(args, host, output))
+    outcome
+}
+
+/// An error for automation: what standard error says, as a document.
+#[derive(Debug, Serialize)]
+struct Refusal {
+    error: String,
+    caused_by: Vec<String>,
+    hints: Vec<String>,
 }
 
 async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {

@@ -8,7 +8,11 @@ use serde::Serialize;
 
 use super::style::Style;
 use super::table::render_table;
+use super::wrap::wrap;
 use crate::verify::CanaryReport;
+
+/// The width of the labels before what is said of a canary.
+const LABEL: usize = 19;
 
 /// The canaries of one run.
 #[derive(Debug, Serialize)]
@@ -29,7 +33,7 @@ pub(crate) fn render_verification(
     let reports = &verification.reports;
     let mut text = String::new();
     for report in reports {
-        render_proof(report, style, &mut text);
+        render_proof(report, style, width, &mut text);
     }
     // Pods take other steps and have another spec than plain containers: each kind has its own tables.
     let (pods, plain): (Vec<&CanaryReport>, Vec<&CanaryReport>) =
@@ -43,13 +47,13 @@ pub(crate) fn render_verification(
     text
 }
 
-fn render_proof(report: &CanaryReport, style: Style, text: &mut String) {
+fn render_proof(report: &CanaryReport, style: Style, width: Option<usize>, text: &mut String) {
     let name = style.strong(&escape(&report.subject.name));
     let verdict = if report.is_verified() { style.good("verified") } else { style.bad("not verified") };
     let family = report.family.map_or("an unknown runtime", |family| family.as_str());
     text.push_str(&format!("{name}: {verdict}, made by {family}\n"));
     if let Some(state) = &report.state {
-        text.push_str(&format!("  its state        {}\n", state.display()));
+        item("its state", &state.display().to_string(), width, text);
     }
     match (&report.executed, report.same_file) {
         (Some(exec), same) => {
@@ -63,18 +67,24 @@ fn render_proof(report: &CanaryReport, style: Style, text: &mut String) {
                 None => "",
             };
             let line = exec.command_line.first().map_or("", String::as_str);
-            text.push_str(&format!(
-                "  seen executing   {exe} as `{}` (pid {}){same}\n",
-                escape(line),
-                exec.pid
-            ));
+            let seen = format!("{exe} as `{}` (pid {}){same}", escape(line), exec.pid);
+            item("seen executing", &seen, width, text);
         }
         (None, _) => {
-            text.push_str("  seen executing   nothing: the kernel's process events told of no runtime\n")
+            item("seen executing", "nothing: the kernel's process events told of no runtime", width, text);
         }
     }
     for failure in &report.failures {
-        text.push_str(&format!("  {}\n", style.bad(&escape(failure))));
+        item("failed", &style.bad(&escape(failure)), width, text);
+    }
+}
+
+/// A label and what there is to say, folded beside it.
+fn item(label: &str, value: &str, width: Option<usize>, text: &mut String) {
+    let columns = width.map(|width| width.saturating_sub(LABEL).max(LABEL));
+    for (index, line) in wrap(value, columns).iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        text.push_str(&format!("  {label:<15}  {line}\n"));
     }
 }
 
