@@ -54,6 +54,7 @@ fn a_value_may_be_another_of_its_kind_only() {
     assert!(fits("up 3m 4s · 12 ms", "duration: `3m 4s` `12 ms`", "up 17s · 1.5 s"));
     assert!(!fits("up 3m 4s", "duration: `3m 4s`", "up soon"));
     assert!(!fits("up 3m 4s", "duration: `3m 4s`", "up 17"));
+    assert!(fits("at 5 ms 2 s", "duration: `5 ms` `2 s`", "at 7 ms 9 ms"), "two beside each other");
     assert!(fits("1 MiB of max", "size: `1 MiB`", "800.5 KiB of max"));
     assert!(!fits("1 MiB of max", "size: `1 MiB`", "1 MB of max"));
     assert!(fits("weight 39", "one of: `39|100`", "weight 100"));

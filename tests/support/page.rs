@@ -176,19 +176,21 @@ impl Kind {
     }
 }
 
-/// The length of a number with one of the units; of several such, with blanks between, where `many`.
+/// The length of a number with one of the units; where `many`, of several such with ever smaller units, blanks between.
 fn units(text: &str, units: &[&str], many: bool) -> usize {
-    let mut at = 0;
+    let (mut at, mut left) = (0, units);
     loop {
         let rest = text[at..].strip_prefix(' ').filter(|_| at > 0).unwrap_or(&text[at..]);
         let number = rest.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
         let after = number.strip_prefix(' ').unwrap_or(number);
-        let unit = units.iter().find(|unit| stands_at(after, 0, unit));
-        let (Some(unit), true) = (unit, number.len() < rest.len()) else { return at };
-        at = text.len() - after.len() + unit.len();
+        let found = left.iter().position(|unit| stands_at(after, 0, unit));
+        let (Some(unit), true) = (found, number.len() < rest.len()) else { return at };
+        at = text.len() - after.len() + left[unit].len();
         if !many {
             return at;
         }
+        // Smallest first: what follows a unit is smaller, or another value.
+        left = &left[..unit];
     }
 }
 
