@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 #[path = "../fuzz/src/lib.rs"]
 #[allow(unreachable_pub, dead_code, reason = "it is a library of its own package")]
@@ -33,6 +34,64 @@ fn run(name: &str) {
         }
     }
     target(b"");
+}
+
+/// Random changes of the seeds for `INSPECT_FUZZ_SECONDS` (10) for each target, or for `INSPECT_FUZZ_TARGET` alone: what can be
+/// had without libFuzzer. A failing input stays in `INSPECT_FUZZ_FILE`, where that is set.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn random_changes_of_the_seeds() {
+    let seconds = std::env::var("INSPECT_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let only = std::env::var("INSPECT_FUZZ_TARGET").ok();
+    let file = std::env::var_os("INSPECT_FUZZ_FILE");
+    for (name, target) in targets::TARGETS {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let seeds = targets::seeds::seeds_of(name, root());
+        let started = Instant::now();
+        let mut state = u64::from(std::process::id()) << 20 | 1;
+        let mut runs = 0_u64;
+        while started.elapsed() < Duration::from_secs(seconds) {
+            let input = changed(&seeds, &mut state);
+            if let Some(file) = &file {
+                fs::write(file, &input).expect("the input can be kept");
+            }
+            target(&input);
+            runs += 1;
+        }
+        println!("{name}: {runs} runs in {:?}", started.elapsed());
+    }
+}
+
+/// The next number of a xorshift generator, below `bound`.
+fn below(state: &mut u64, bound: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    usize::try_from(*state >> 1).unwrap_or(0) % bound.max(1)
+}
+
+/// A seed with bytes exchanged, put in, taken out, or with parts of another.
+fn changed(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
+    let mut input = seeds[below(state, seeds.len())].clone();
+    for _ in 0..=below(state, 8) {
+        let at = below(state, input.len() + 1);
+        let other = &seeds[below(state, seeds.len())];
+        match below(state, 6) {
+            0 if at < input.len() => input[at] ^= 1 << below(state, 8),
+            1 if at < input.len() => input[at] = u8::try_from(below(state, 256)).unwrap_or(0),
+            2 => input.insert(at, u8::try_from(below(state, 256)).unwrap_or(0)),
+            3 => drop(input.drain(at..(at + below(state, 40)).min(input.len()))),
+            4 => {
+                let from = below(state, other.len() + 1);
+                let part = &other[from..(from + below(state, 200)).min(other.len())];
+                input.splice(at..at, part.iter().copied());
+            }
+            _ => input.truncate(at.max(input.len() / 2)),
+        }
+    }
+    input
 }
 
 macro_rules! tests {

@@ -14,6 +14,7 @@ pub mod host;
 pub mod killed;
 pub mod known_error;
 pub mod name;
+pub mod namespace_owner;
 pub mod node;
 pub mod observation;
 pub mod process;

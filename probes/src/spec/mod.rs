@@ -7,6 +7,7 @@
 mod change;
 mod diff;
 mod headline;
+mod joined;
 mod load;
 mod patch;
 mod shape;
@@ -14,8 +15,9 @@ mod summary;
 
 pub use change::{Change, Comparison, Detail, Fold, Section, Side, Verdict};
 pub(crate) use diff::MountOptions;
-pub use diff::{compare, diff};
+pub use diff::{compare, compare_on_host, diff};
 pub use headline::{HeadlineRow, headline};
+pub use joined::{JoinedNamespace, JoinedNamespaces, NamespaceOwner};
 pub use load::{MAX_SPEC_BYTES, Spec, SpecError, load_spec, parse_spec, read_spec};
 pub use patch::{Operation, PatchError, apply_patch, patch};
 pub use summary::summarise;

@@ -321,6 +321,23 @@ pub(super) fn unknown_fields(document: &Value) -> Vec<String> {
     unknown
 }
 
+/// The fields below a value of a known shape that runtime-spec does not have, each as `place: value` without the indices of
+/// lists: the same for lists in another order.
+pub(super) fn unknown_members(value: &Value, shape: &Shape) -> Vec<String> {
+    let mut pointers = Vec::new();
+    find_unknown(value, shape, "", &mut pointers);
+    let is_index = |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    let mut members: Vec<String> = pointers
+        .iter()
+        .filter_map(|pointer| {
+            let place: Vec<&str> = pointer.split('/').filter(|name| !is_index(name)).collect();
+            Some(format!("{}: {}", place.join("/"), value.pointer(pointer)?))
+        })
+        .collect();
+    members.sort();
+    members
+}
+
 fn find_unknown(value: &Value, shape: &Shape, pointer: &str, unknown: &mut Vec<String>) {
     match (shape, value) {
         (List(item), Value::Array(items)) => {

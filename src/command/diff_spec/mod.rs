@@ -5,7 +5,7 @@ mod operand;
 
 use clap::{Args, ValueEnum};
 use inspect_probes::Host;
-use inspect_probes::spec::{Comparison, Section, Verdict, compare, headline, patch};
+use inspect_probes::spec::{Comparison, Section, Verdict, compare_on_host, headline, patch};
 
 use self::operand::Operand;
 use crate::error::CommandError;
@@ -102,7 +102,8 @@ pub(crate) fn run(args: &DiffSpecArgs, host: &Host, output: &mut Output) -> Resu
     check(args)?;
     let left = operand::resolve(host, &args.left)?;
     let right = operand::resolve(host, &args.right)?;
-    let comparison = args.select(compare(&left.spec.value, &right.spec.value));
+    let comparison =
+        args.select(compare_on_host((&left.spec.value, &left.joins), (&right.spec.value, &right.joins)));
     let status = args.status(&comparison);
     let text = args.render(&left, &right, comparison, output)?;
     output.print(&text)?;

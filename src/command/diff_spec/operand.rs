@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use inspect_probes::bundle::Bundle;
-use inspect_probes::spec::{Spec, SpecError, load_spec, read_spec};
+use inspect_probes::namespace_owner::find_joined_namespaces;
+use inspect_probes::spec::{JoinedNamespaces, Spec, SpecError, load_spec, read_spec};
 use inspect_probes::spec_readback::{ReadbackError, read_back};
-use inspect_probes::{Host, escape};
+use inspect_probes::{Host, Node, escape};
 use thiserror::Error;
 
 use super::default_spec::make_default_spec;
@@ -19,6 +20,8 @@ pub(super) struct Operand {
     pub(super) spec: Spec,
     /// What the reader should know about it, escaped.
     pub(super) notes: Vec<String>,
+    /// Whose namespaces it joins, where it is a container of this node.
+    pub(super) joins: JoinedNamespaces,
 }
 
 /// Why a word names no spec.
@@ -84,7 +87,18 @@ fn from_directory(path: &Path) -> Result<Operand, CommandError> {
 }
 
 fn from_container(host: &Host, bundle: &Bundle) -> Result<Operand, CommandError> {
-    Ok(operand(name_of(bundle), load_container_spec(host, bundle)?))
+    let spec = load_container_spec(host, bundle)?;
+    Ok(with_joins(host, bundle, operand(name_of(bundle), spec)))
+}
+
+/// A file may come from anywhere; a container's paths are of this node.
+fn with_joins(host: &Host, bundle: &Bundle, operand: Operand) -> Operand {
+    match Node::read(host) {
+        Ok(node) => {
+            Operand { joins: find_joined_namespaces(host, &node, bundle, &operand.spec.value), ..operand }
+        }
+        Err(_) => operand,
+    }
 }
 
 fn load_container_spec(host: &Host, bundle: &Bundle) -> Result<Spec, CommandError> {
@@ -108,7 +122,7 @@ fn from_kernel(host: &Host, id: &str) -> Result<Operand, CommandError> {
     })?;
     let mut operand = operand(format!("kernel, {}", name_of(&bundle)), readback.spec);
     operand.notes.extend(readback.notes);
-    Ok(operand)
+    Ok(with_joins(host, &bundle, operand))
 }
 
 fn operand(label: String, spec: Spec) -> Operand {
@@ -119,5 +133,5 @@ fn operand(label: String, spec: Spec) -> Operand {
             vec![format!("{}: runtime-spec 1.3 does not know {}", escape::escape(&label), fields.join(", "))]
         }
     };
-    Operand { label: escape::escape(&label).into_owned(), spec, notes }
+    Operand { label: escape::escape(&label).into_owned(), spec, notes, joins: JoinedNamespaces::default() }
 }

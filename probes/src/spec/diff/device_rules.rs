@@ -35,6 +35,12 @@ pub(super) fn compare_device_rules(pair: &Pair<'_>, report: &mut Report) {
         report.push(draft().verdict(Verdict::CannotTell).why(reason));
         return;
     }
+    let (refused, other) = (left.refused(), right.refused());
+    if refused != other {
+        let reason = "a rule of a type or access that runtime-spec does not have: runtimes refuse it";
+        report.push(draft().verdict(Verdict::CannotTell).why(reason));
+        return;
+    }
     for (allowed, denied, label, verdict) in [
         (&right, &left, "allowed by the right only", Verdict::MorePermissive),
         (&left, &right, "allowed by the left only", Verdict::LessPermissive),
@@ -65,8 +71,10 @@ impl fmt::Display for Device {
 #[derive(Debug, Clone)]
 struct Rule {
     allow: bool,
-    /// `a` is every type.
+    /// The type's first letter; `a` is every type.
     kind: char,
+    /// As it is written; empty where it is not.
+    type_name: String,
     major: Option<i64>,
     minor: Option<i64>,
     access: String,
@@ -80,6 +88,7 @@ impl Rule {
         Self {
             allow: item.get("allow").and_then(Value::as_bool).unwrap_or(false),
             kind: text("type").and_then(|text| text.chars().next()).unwrap_or('a'),
+            type_name: text("type").unwrap_or_default().to_owned(),
             major: number("major"),
             minor: number("minor"),
             access: text("access").unwrap_or("rwm").to_owned(),
@@ -99,6 +108,19 @@ struct Rules(Vec<Rule>);
 impl Rules {
     fn of(node: &Node<'_>) -> Self {
         Self(node.items().iter().map(Rule::of).collect())
+    }
+
+    /// Types and accesses that mean nothing.
+    fn refused(&self) -> Vec<(&str, &str)> {
+        let is_sound = |rule: &Rule| {
+            matches!(rule.type_name.as_str(), "" | "a" | "b" | "c")
+                && rule.access.chars().all(|letter| "rwm".contains(letter))
+        };
+        self.0
+            .iter()
+            .filter(|rule| !is_sound(rule))
+            .map(|rule| (rule.type_name.as_str(), rule.access.as_str()))
+            .collect()
     }
 
     fn counted(&self) -> String {

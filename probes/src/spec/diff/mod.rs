@@ -24,7 +24,8 @@ mod text;
 
 use serde_json::Value;
 
-use super::change::{Change, Comparison, Fold, Verdict};
+use super::change::{Change, Comparison, Fold, Section, Verdict};
+use super::joined::JoinedNamespaces;
 use super::shape::{self, Shape};
 pub(crate) use mount_options::MountOptions;
 use pair::Pair;
@@ -42,6 +43,14 @@ pub fn diff(left: &Value, right: &Value) -> Vec<Change> {
 #[must_use]
 pub fn compare(left: &Value, right: &Value) -> Comparison {
     Comparison::of(diff(left, right))
+}
+
+/// [`compare`] for specs of this host, whose joined namespaces were looked up.
+#[must_use]
+pub fn compare_on_host(left: (&Value, &JoinedNamespaces), right: (&Value, &JoinedNamespaces)) -> Comparison {
+    let mut report = Report::knowing(left.1.clone(), right.1.clone());
+    walk(&Pair::root(left.0, right.0), Some(&shape::SPEC), &mut report);
+    Comparison::of(report.into_changes())
 }
 
 type Comparator = fn(&Pair<'_>, &mut Report);
@@ -91,7 +100,10 @@ fn walk(pair: &Pair<'_>, shape: Option<&Shape>, report: &mut Report) {
     }
     let before = report.len();
     match comparator(&pair.left.pointer).filter(|_| pair.is_aligned()) {
-        Some(compare) => compare(pair, report),
+        Some(compare) => {
+            compare(pair, report);
+            report_unknown_below(pair, shape, report);
+        }
         None if pair.is_object() => walk_members(pair, shape, &[], report),
         None => leaf::compare_leaf(pair, shape.is_some(), report),
     }
@@ -114,6 +126,30 @@ fn walk_unknown(pair: &Pair<'_>, known: &[&str], report: &mut Report) {
     walk_members(pair, None, known, report);
 }
 
+/// Lists that are compared by what they do as a whole; what they have besides is reported once.
+const WHOLES: [&str; 3] = ["/linux/uidMappings", "/linux/gidMappings", "/linux/resources/devices"];
+
+/// Compares the fields that runtime-spec does not know in the items of such a list, in whatever order.
+fn report_unknown_below(pair: &Pair<'_>, shape: Option<&Shape>, report: &mut Report) {
+    let pointer = pair.left.pointer.as_str();
+    let (pair, shape) = match pointer {
+        "/linux/seccomp" => (pair.member("syscalls"), shape.and_then(|shape| shape.member("syscalls"))),
+        _ if WHOLES.contains(&pointer) => (pair.clone(), shape),
+        _ => return,
+    };
+    let unknown = |node: &pair::Node<'_>| match (node.value(), shape) {
+        (Some(value), Some(shape)) => shape::unknown_members(value, shape),
+        _ => Vec::new(),
+    };
+    if unknown(&pair.left) != unknown(&pair.right) {
+        report.push(
+            Draft::new(Section::Other, format!("unknown fields in {}", text::subject_of(pointer)), &pair)
+                .verdict(Verdict::CannotTell)
+                .why("runtime-spec 1.3 does not know them"),
+        );
+    }
+}
+
 /// Notes that two values are written differently and mean the same.
 fn note_spelling(pair: &Pair<'_>, report: &mut Report) {
     let draft = Draft::new(text::section_of(&pair.left.pointer), text::subject_of(&pair.left.pointer), pair);
@@ -125,6 +161,8 @@ fn note_spelling(pair: &Pair<'_>, report: &mut Report) {
     );
 }
 
+#[cfg(test)]
+mod everything;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

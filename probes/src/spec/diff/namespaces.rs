@@ -5,30 +5,34 @@
 
 use std::fmt;
 
-use super::pair::{Node, Pair, text_member};
+use super::pair::{Keyed, Node, Pair, text_member};
 use super::report::{Draft, Report};
 use super::walk_unknown;
 use crate::escape::escape;
 use crate::spec::change::{Section, Verdict};
+use crate::spec::joined::{JoinedNamespace, JoinedNamespaces, NamespaceOwner};
 
 /// A spec that joins a namespace of these joins the host's.
 const INIT_NAMESPACES: &str = "/proc/1/ns/";
 
 /// Where a container's namespace of one type comes from, from the most shared to the least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 enum Origin<'a> {
     Own,
-    Joined(&'a str),
+    Joined(&'a str, Option<&'a JoinedNamespace>),
     Host,
 }
 
-impl Origin<'_> {
-    fn of<'a>(node: &Node<'a>) -> Origin<'a> {
-        match (node.value(), node.member("path").text_or_empty()) {
-            (None, _) => Origin::Host,
-            (Some(_), "") => Origin::Own,
-            (Some(_), path) if path.starts_with(INIT_NAMESPACES) => Origin::Host,
-            (Some(_), path) => Origin::Joined(path),
+impl<'a> Origin<'a> {
+    fn of(node: &Node<'a>, joins: &'a JoinedNamespaces) -> Origin<'a> {
+        let path = node.member("path").text_or_empty();
+        let known = joins.find(path);
+        match node.value() {
+            None => Origin::Host,
+            Some(_) if path.is_empty() => Origin::Own,
+            Some(_) if path.starts_with(INIT_NAMESPACES) => Origin::Host,
+            Some(_) if known.is_some_and(|joined| joined.owner == NamespaceOwner::Host) => Origin::Host,
+            Some(_) => Origin::Joined(path, known),
         }
     }
 
@@ -36,9 +40,33 @@ impl Origin<'_> {
     fn sharing(self) -> u8 {
         match self {
             Origin::Own => 0,
-            Origin::Joined(_) => 1,
+            Origin::Joined(..) => 1,
             Origin::Host => 2,
         }
+    }
+
+    /// The very same one: the same words, or another path to it.
+    fn is_same(self, other: Self) -> bool {
+        match (self, other) {
+            (Origin::Joined(path, known), Origin::Joined(other_path, other)) => {
+                let id = |known: Option<&JoinedNamespace>| known.and_then(|joined| joined.id);
+                path == other_path || (id(known).is_some() && id(known) == id(other))
+            }
+            (one, other) => one.sharing() == other.sharing(),
+        }
+    }
+
+    /// How the path leads to whom, where that is known.
+    fn explain(self) -> Option<String> {
+        let Origin::Joined(path, Some(joined)) = self else { return None };
+        let path = escape(path);
+        Some(match &joined.owner {
+            NamespaceOwner::Of { name, detail } if detail.is_empty() => format!("{name}, by {path}"),
+            NamespaceOwner::Of { name, detail } => format!("{name} ({detail}), by {path}"),
+            NamespaceOwner::Nobody => format!("{path}: no process is in that namespace now"),
+            NamespaceOwner::Gone => format!("{path}: there is no such namespace any more"),
+            NamespaceOwner::Host => return None,
+        })
     }
 }
 
@@ -46,32 +74,47 @@ impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Own => f.write_str("its own"),
-            Origin::Joined(path) => write!(f, "joins {}", escape(path)),
             Origin::Host => f.write_str("the host's"),
+            Origin::Joined(path, known) => match known.map(|joined| &joined.owner) {
+                Some(NamespaceOwner::Of { name, .. }) => write!(f, "that of {name}"),
+                Some(NamespaceOwner::Nobody) => write!(f, "kept by {}", escape(path)),
+                _ => write!(f, "joins {}", escape(path)),
+            },
         }
     }
 }
 
 pub(super) fn compare_namespaces(pair: &Pair<'_>, report: &mut Report) {
+    let (left_joins, right_joins) = (report.left_joins.clone(), report.right_joins.clone());
     for item in pair.items_by_key(|item| text_member(item, "type")) {
-        let (left, right) = (Origin::of(&item.pair.left), Origin::of(&item.pair.right));
-        if left != right {
-            let kind = item.key.as_str();
-            let verdict = match (left, right, kind) {
-                (Origin::Joined(_), Origin::Joined(_), _) | (_, _, "time") => Verdict::Changed,
-                _ => Verdict::of_order(&left.sharing(), &right.sharing()),
-            };
-            let draft = Draft::new(Section::Namespaces, format!("{} namespace", escape(kind)), &item.pair)
-                .texts(left.to_string(), right.to_string())
-                .verdict(verdict)
-                .why(reason(kind))
-                .kernel("ns/");
-            report.push(match kubernetes_field(kind) {
-                Some(field) => draft.kubernetes(field),
-                None => draft,
-            });
+        let (left, right) =
+            (Origin::of(&item.pair.left, &left_joins), Origin::of(&item.pair.right, &right_joins));
+        if !left.is_same(right) {
+            report.push(draft(&item, left, right));
         }
         walk_unknown(&item.pair, &["type", "path"], report);
+    }
+}
+
+fn draft(item: &Keyed<'_>, left: Origin<'_>, right: Origin<'_>) -> Draft {
+    let kind = item.key.as_str();
+    let verdict = match (left, right, kind) {
+        (Origin::Joined(..), Origin::Joined(..), _) | (_, _, "time") => Verdict::Changed,
+        _ => Verdict::of_order(&left.sharing(), &right.sharing()),
+    };
+    let mut draft = Draft::new(Section::Namespaces, format!("{} namespace", escape(kind)), &item.pair)
+        .texts(left.to_string(), right.to_string())
+        .verdict(verdict)
+        .why(reason(kind))
+        .kernel("ns/");
+    for (label, origin) in [("left joins", left), ("right joins", right)] {
+        if let Some(whose) = origin.explain() {
+            draft = draft.detail(label, vec![whose]);
+        }
+    }
+    match kubernetes_field(kind) {
+        Some(field) => draft.kubernetes(field),
+        None => draft,
     }
 }
 

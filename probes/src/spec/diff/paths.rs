@@ -11,10 +11,20 @@ pub(super) fn compare_root_path(pair: &Pair<'_>, report: &mut Report) {
     if left == right {
         return;
     }
-    let in_bundle = |path: &str| !path.starts_with('/') || is_container_path(path);
-    let draft =
-        Draft::new(Section::Root, "root path", pair).why("where the container's files are on the host");
-    report.push(if in_bundle(left) && in_bundle(right) { draft.identity() } else { draft });
+    // A path with `..` leaves the bundle, wherever it begins.
+    let leaves = |path: &str| path.split('/').any(|name| name == "..");
+    let in_bundle = |path: &str| !leaves(path) && (!path.starts_with('/') || is_container_path(path));
+    let is_host = |path: &str| path.starts_with('/') && path.split('/').all(|name| matches!(name, "" | "."));
+    let draft = Draft::new(Section::Root, "root path", pair);
+    report.push(match (is_host(left), is_host(right)) {
+        (left, right) if left != right => draft
+            .verdict(Verdict::of_order(&left, &right))
+            .why("`/` is the host's own root: all of its files are the container's"),
+        _ if in_bundle(left) && in_bundle(right) => {
+            draft.why("where the container's files are on the host").identity()
+        }
+        _ => draft.verdict(Verdict::CannotTell).why("which files of the host the container is made of"),
+    });
 }
 
 pub(super) fn compare_root_readonly(pair: &Pair<'_>, report: &mut Report) {

@@ -5,14 +5,22 @@ use std::collections::BTreeSet;
 use super::pair::{Node, Pair};
 use super::text::show;
 use crate::spec::change::{Change, Detail, Fold, Section, Side, Verdict};
+use crate::spec::joined::JoinedNamespaces;
 
 /// The changes found so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     changes: Vec<Change>,
+    /// What is known of the namespaces that the left and the right spec join.
+    pub(super) left_joins: JoinedNamespaces,
+    pub(super) right_joins: JoinedNamespaces,
 }
 
 impl Report {
+    pub(super) fn knowing(left_joins: JoinedNamespaces, right_joins: JoinedNamespaces) -> Self {
+        Self { changes: Vec::new(), left_joins, right_joins }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.changes.len()
     }

@@ -70,6 +70,38 @@ fn namespaces_are_own_joined_or_the_hosts() {
 }
 
 #[test]
+fn a_joined_namespace_is_said_to_be_whose_it_is() {
+    use crate::process::NamespaceId;
+    use crate::spec::{JoinedNamespace, JoinedNamespaces, NamespaceOwner};
+    let joins = |path: &str, id: u64, owner: NamespaceOwner| {
+        let joined = JoinedNamespace { id: Some(NamespaceId(id)), owner };
+        let spec = spec("/linux/namespaces", json!([{"type": "network", "path": path}]));
+        (spec, JoinedNamespaces([(path.to_owned(), joined)].into()))
+    };
+    let compared = |left: &(Value, JoinedNamespaces), right: &(Value, JoinedNamespaces)| {
+        let comparison = compare_on_host((&left.0, &left.1), (&right.0, &right.1));
+        comparison
+            .listed()
+            .map(|change| {
+                format!("{} / {}: {}", change.left.text, change.right.text, change.verdict.as_str())
+            })
+            .collect::<Vec<_>>()
+    };
+    let of =
+        |name: &str| NamespaceOwner::Of { name: name.to_owned(), detail: "sandbox k8s.io/4f".to_owned() };
+    let own = (spec("/linux/namespaces", json!([{"type": "network"}])), JoinedNamespaces::default());
+    let pod = joins("/proc/7/ns/net", 1, of("pod shop"));
+    assert_eq!(compared(&own, &pod), ["its own / that of pod shop: more permissive"]);
+    // The host's, by whatever path, is the host's; and one namespace by two paths is one.
+    let host = joins("/run/netns/host", 2, NamespaceOwner::Host);
+    assert_eq!(compared(&pod, &host), ["that of pod shop / the host's: more permissive"]);
+    let again = joins("/run/netns/cni-1", 1, of("pod shop"));
+    assert_eq!(compared(&pod, &again), Vec::<String>::new());
+    let other = joins("/proc/8/ns/net", 3, of("process 8 (x)"));
+    assert_eq!(compared(&pod, &other), ["that of pod shop / that of process 8 (x): changed"]);
+}
+
+#[test]
 fn mounts_are_compared_by_destination_option_and_cover() {
     let mount = |destination: &str, options: Value| json!({"destination": destination, "type": "tmpfs", "source": "x", "options": options});
     let one = |options: Value| json!([mount("/a", options)]);
@@ -130,6 +162,16 @@ fn limits_are_compared_with_no_limit_as_the_most() {
 }
 
 #[test]
+fn a_root_path_that_leaves_the_bundle_is_no_name() {
+    let at = "/root/path";
+    check(at, json!("rootfs"), json!("other"), &[]);
+    check(at, json!("rootfs"), json!("/"), &["root path: more permissive"]);
+    check(at, json!("/./"), json!("rootfs"), &["root path: less permissive"]);
+    check(at, json!("rootfs"), json!("../../../etc"), &["root path: cannot tell"]);
+    check(at, json!("rootfs"), json!("/srv/www"), &["root path: cannot tell"]);
+}
+
+#[test]
 fn device_rules_are_compared_by_what_they_allow() {
     let at = "/linux/resources/devices";
     let deny = json!({"allow": false, "access": "rwm"});
@@ -138,6 +180,8 @@ fn device_rules_are_compared_by_what_they_allow() {
     check(at, json!([deny]), json!([deny, fuse]), &["device rules: more permissive"]);
     check(at, json!([deny]), json!([deny, dev_null]), &[]);
     check(at, json!([deny, fuse]), json!([fuse, deny]), &["device rules: less permissive"]);
+    let unheard = json!({"allow": true, "type": "char", "major": 10, "minor": 229, "access": "rwm"});
+    check(at, json!([deny, fuse]), json!([deny, unheard]), &["device rules: cannot tell"]);
     check(at, json!([deny]), json!([]), &["device rules: cannot tell"]);
     let changes = diff(&spec(at, json!([deny])), &spec(at, json!([deny, fuse])));
     assert_eq!(changes[0].details[0].items, ["c 10:229 rw"]);
