@@ -47,7 +47,11 @@ pub(crate) fn render_table(difference: &SpecDiff, all: bool, style: Style, width
     let right = format!("RIGHT {}", difference.right);
     let mut text = table::render_table(&["", &left, &right, "VERDICT"], &rows, width);
     text.push_str(&reasons(&shown, all, style, width));
-    text.push_str(&format!("\n{}; {}\n", style.strong(&difference.overall()), difference.summary(all)));
+    text.push('\n');
+    let overall = fold(&format!("{}; {}", difference.overall(), difference.summary(all)), "  ", width);
+    // Escape sequences have no width: the words are made strong after they were folded.
+    let worst = difference.overall();
+    text.push_str(&overall.replacen(&worst, &style.strong(&worst), 1));
     for note in &difference.notes {
         text.push_str(&fold(&format!("note: {note}"), "  ", width));
     }

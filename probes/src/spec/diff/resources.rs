@@ -21,10 +21,22 @@ enum Scale {
     Neutral,
 }
 
+/// What a number counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// Something without a unit: weights, processes.
+    Bare,
+    Bytes,
+    Microseconds,
+    BytesPerSecond,
+    OperationsPerSecond,
+}
+
 struct Limit {
     pointer: &'static str,
     subject: &'static str,
     scale: Scale,
+    unit: Unit,
     kernel: &'static str,
     kubernetes: Option<&'static str>,
     reason: &'static str,
@@ -37,7 +49,13 @@ const fn limit(
     kernel: &'static str,
     reason: &'static str,
 ) -> Limit {
-    Limit { pointer, subject, scale, kernel, kubernetes: None, reason }
+    let unit = if matches!(scale, Scale::BytesOrNone) { Unit::Bytes } else { Unit::Bare };
+    Limit { pointer, subject, scale, unit, kernel, kubernetes: None, reason }
+}
+
+/// A limit of CPU time.
+const fn time(limit: Limit) -> Limit {
+    Limit { unit: Unit::Microseconds, ..limit }
 }
 
 const LIMITS: [Limit; 10] = [
@@ -63,6 +81,7 @@ const LIMITS: [Limit; 10] = [
     },
     Limit {
         kubernetes: Some("resources.requests.memory (memory QoS)"),
+        unit: Unit::Bytes,
         ..limit(
             "/linux/resources/memory/reservation",
             "memory reservation",
@@ -120,21 +139,27 @@ const LIMITS: [Limit; 10] = [
 ];
 
 const CPU_LIMITS: [Limit; 4] = [
-    limit(
+    time(limit(
         "/linux/resources/cpu/burst",
         "CPU burst",
         Scale::Grant,
         "cpu.max.burst",
-        "microseconds saved up for later",
-    ),
-    limit(
+        "CPU time beyond the quota that is saved up for later",
+    )),
+    time(limit(
         "/linux/resources/cpu/realtimeRuntime",
         "realtime runtime",
         Scale::Grant,
         "-",
         "cgroup v1 only: CPU time of realtime tasks, before all others",
-    ),
-    limit("/linux/resources/cpu/realtimePeriod", "realtime period", Scale::Neutral, "-", "cgroup v1 only"),
+    )),
+    time(limit(
+        "/linux/resources/cpu/realtimePeriod",
+        "realtime period",
+        Scale::Neutral,
+        "-",
+        "cgroup v1 only",
+    )),
     limit(
         "/linux/resources/cpu/idle",
         "CPU idle class",
@@ -175,7 +200,7 @@ fn compare_scaled(limit: &Limit, subject: String, pair: &Pair<'_>, report: &mut 
         _ => Verdict::of_order(&left, &right),
     };
     let draft = Draft::new(Section::Resources, subject, pair)
-        .texts(shown(limit.scale, left), shown(limit.scale, right))
+        .texts(shown(limit.unit, left), shown(limit.unit, right))
         .verdict(verdict)
         .why(limit.reason)
         .kernel(limit.kernel);
@@ -195,12 +220,15 @@ fn amount(scale: Scale, node: &Node<'_>) -> i128 {
     }
 }
 
-fn shown(scale: Scale, amount: i128) -> String {
-    match amount {
-        i128::MAX => "no limit".to_owned(),
-        i128::MIN => "-".to_owned(),
-        number if scale == Scale::BytesOrNone => bytes(number),
-        number => number.to_string(),
+fn shown(unit: Unit, amount: i128) -> String {
+    match (amount, unit) {
+        (i128::MAX, _) => "no limit".to_owned(),
+        (i128::MIN, _) => "-".to_owned(),
+        (number, Unit::Bytes) => bytes(number),
+        (number, Unit::Microseconds) => format!("{number} us"),
+        (number, Unit::BytesPerSecond) => format!("{} a second", bytes(number)),
+        (number, Unit::OperationsPerSecond) => format!("{number} a second"),
+        (number, Unit::Bare) => number.to_string(),
     }
 }
 
@@ -342,7 +370,7 @@ pub(super) fn compare_hugepage_limits(pair: &Pair<'_>, report: &mut Report) {
             let draft = Draft::new(Section::Resources, subject, &limit);
             report.push(
                 draft
-                    .texts(shown(Scale::BytesOrNone, left), shown(Scale::BytesOrNone, right))
+                    .texts(shown(Unit::Bytes, left), shown(Unit::Bytes, right))
                     .verdict(Verdict::of_order(&left, &right))
                     .why("how many bytes of huge pages the container may take")
                     .kubernetes("resources.limits.hugepages-*")
@@ -358,6 +386,8 @@ pub(super) fn compare_throttles(pair: &Pair<'_>, report: &mut Report) {
     let number =
         |item: &serde_json::Value, name: &str| item.get(name).map_or("0".to_owned(), ToString::to_string);
     let key = |item: &serde_json::Value| format!("{}:{}", number(item, "major"), number(item, "minor"));
+    let is_bytes = pair.left.pointer.ends_with("BpsDevice");
+    let unit = if is_bytes { Unit::BytesPerSecond } else { Unit::OperationsPerSecond };
     for item in pair.items_by_key(key) {
         let subject = format!("{} of device {}", subject_of(&pair.left.pointer), item.key);
         let rate = item.pair.member("rate");
@@ -367,7 +397,7 @@ pub(super) fn compare_throttles(pair: &Pair<'_>, report: &mut Report) {
             let draft = Draft::new(Section::Resources, &subject, &rate).kernel("io.max");
             report.push(
                 draft
-                    .texts(shown(Scale::Count, left), shown(Scale::Count, right))
+                    .texts(shown(unit, left), shown(unit, right))
                     .verdict(Verdict::of_order(&left, &right))
                     .why("how many bytes or operations a second the device serves the container"),
             );

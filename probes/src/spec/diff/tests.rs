@@ -162,6 +162,24 @@ fn limits_are_compared_with_no_limit_as_the_most() {
 }
 
 #[test]
+fn amounts_have_their_units() {
+    let texts = |pointer: &str, value: Value| {
+        let comparison = compare(&spec("/hostname", json!("x")), &{
+            let mut right = spec(&format!("/linux/resources/{pointer}"), value);
+            right["hostname"] = json!("x");
+            right
+        });
+        comparison.listed().map(|change| change.right.text.clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(texts("memory/reservation", json!(1 << 20)), "1048576 (1 MiB)");
+    assert_eq!(texts("cpu/burst", json!(1000)), "1000 us");
+    let rate = json!([{"major": 8, "minor": 0, "rate": 4096}]);
+    assert_eq!(texts("blockIO/throttleReadBpsDevice", rate.clone()), "4096 (4 KiB) a second");
+    assert_eq!(texts("blockIO/throttleReadIOPSDevice", rate), "4096 a second");
+    assert_eq!(texts("pids/limit", json!(7)), "7");
+}
+
+#[test]
 fn a_root_path_that_leaves_the_bundle_is_no_name() {
     let at = "/root/path";
     check(at, json!("rootfs"), json!("other"), &[]);
