@@ -16,6 +16,9 @@ use crate::process::{LinuxNamespace, NamespaceId, read_namespace};
 use crate::spec::{JoinedNamespace, JoinedNamespaces, NamespaceOwner};
 use crate::{Host, Node};
 
+/// How a path that a spec names begins: words of the spec, whatever the host's root is.
+const PROC: &str = "/proc/";
+
 /// Finds whose namespaces the spec of `container` joins. What cannot be read (it takes root) is left out.
 #[must_use]
 pub fn find_joined_namespaces(
@@ -119,6 +122,6 @@ fn find_process(
 
 /// The process of `/proc/PID/ns/KIND`.
 fn process_of(path: &str) -> Option<Pid> {
-    let (pid, _) = path.strip_prefix("/proc/")?.split_once("/ns/")?;
+    let (pid, _) = path.strip_prefix(PROC)?.split_once("/ns/")?;
     pid.parse().ok().map(Pid::new)
 }

@@ -172,7 +172,7 @@ fn put_pids(reading: &mut Reading<'_>, cgroup: &Cgroup) -> Result<(), ReadbackEr
         Limit::Value(number) if cgroup.scope && wanted.is_none() => {
             reading
                 .notes
-                .push(format!("pids.max is {number}: systemd's DefaultTasksMax, as the spec names no limit"));
+                .push(format!("pids.max is {number}: systemd's (DefaultTasksMax, or the unit's own TasksMax), as the spec names no limit"));
         }
         _ => put(reading, LIMIT, actual),
     }
