@@ -2,7 +2,8 @@
 //!
 //! It starts as a C program does, without the standard library's start-up, and allocates from few large blocks: containerd
 //! starts it several times for each container, and most of its commands take less time than those two would.
-#![no_main]
+// A test harness brings its own `main`.
+#![cfg_attr(not(test), no_main)]
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -12,8 +13,10 @@ use inspect_runtime::Call;
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
+#[cfg(not(test))]
 inspect_runtime::program!(run);
 
+#[cfg_attr(test, allow(dead_code, reason = "called by the `main` that tests lack"))]
 fn run(arguments: Vec<OsString>) -> u8 {
     let call = Call { arguments, environment: std::env::vars_os().collect() };
     let mut output = std::io::stdout();

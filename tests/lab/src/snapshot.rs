@@ -66,7 +66,14 @@ pub(crate) fn obtain(plan: &Plan<'_>, progress: &Progress) -> Result<Snapshot, L
     }
     let step = progress.begin(format!("first boot of {}, kept for the next ones", plan.recipe.name()));
     let first = Plan { name: &name, hardware: plan.hardware.clone(), ..*plan };
-    let owned = machine::boot(&first, &step)?;
+    let owned = match machine::boot(&first, &step) {
+        // Under emulation a kernel now and then dies in its first boot of what does not happen again.
+        Err(LabError::NoBoot { .. }) => {
+            step.update("booting once more");
+            machine::boot(&first, &step)?
+        }
+        booted => booted?,
+    };
     step.update("keeping it");
     let workplace = plan.image.directory.join(format!(".{key}"));
     store::remove_directory(&workplace)?;
