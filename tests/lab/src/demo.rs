@@ -49,6 +49,21 @@ const STEPS: &[Step] = &[
     },
     Step { says: "All of it, from systemd down to the processes", lines: &["inspect tree"] },
     Step {
+        says: "A spec written by hand beside the one that containerd generated: they differ, which is status 1",
+        lines: &["inspect diff-spec /opt/lab/images/phase1.json web || test $? -eq 1"],
+    },
+    Step {
+        says: "What the limits of a spec became in the kernel, and which ancestor really binds",
+        lines: &["inspect cgroup shop/queue"],
+    },
+    Step {
+        says: "A container made by the built-in runtime, and why it was that one",
+        lines: &[
+            "ctr run -d --runc-binary inspect-runtime docker.io/library/busybox:latest own sleep 100006",
+            "inspect why own",
+        ],
+    },
+    Step {
         says: "The daemon is stopped; the containers are still there",
         lines: &["systemctl stop containerd", "inspect tree", "systemctl start containerd"],
     },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::binaries::Executable;
+use crate::binaries::{self, Executable};
 use crate::child;
 use crate::error::LabError;
 use crate::machine::Machine;
@@ -40,6 +40,10 @@ pub(crate) fn programs(
         let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files.push((format!("opt/lab/images/{name}"), image));
     }
+    files.push((
+        "opt/lab/images/phase1.json".into(),
+        binaries::workspace().join("fixtures/specs/phase1.json"),
+    ));
     copy(store, machine, files, scratch.path(), progress)
 }
 
