@@ -34,8 +34,7 @@ const INSTALL_BOUND: Duration = Duration::from_secs(15 * 60);
 pub(crate) fn prepare(store: &Store, progress: &Progress) -> Result<(), LabError> {
     let is_root = nix::unistd::geteuid().is_root();
     let needed = needed_packages(is_root);
-    let missing: Vec<&str> =
-        needed.iter().filter(|(_, there)| !**there).map(|(package, _)| *package).collect();
+    let missing = missing_of(&needed);
     if missing.is_empty() {
         return Ok(());
     }
@@ -53,12 +52,33 @@ pub(crate) fn prepare(store: &Store, progress: &Progress) -> Result<(), LabError
     let mut update = apt_get();
     step.update("apt-get update");
     child::run(update.arg("update"), "update package lists", &log, UPDATE_BOUND)?;
-    let mut install = apt_get();
-    install.args(["install", "--yes", "--no-install-recommends"]).args(&wanted);
     step.update("apt-get install");
-    child::run(&mut install, "install packages", &log, INSTALL_BOUND)?;
+    match install(&wanted, &log) {
+        // A package that is there in a newer version than the sources offer cannot stay beside what is missing: then the
+        // missing ones come alone, and what had to go for them is asked for once more.
+        Err(LabError::Failed { .. }) => {
+            install(&missing, &log)?;
+            let needed = needed_packages(is_root);
+            let gone = missing_of(&needed);
+            if !gone.is_empty() {
+                step.update("apt-get install once more");
+                install(&gone, &log)?;
+            }
+        }
+        outcome => outcome?,
+    }
     step.done("");
     Ok(())
+}
+
+fn missing_of(needed: &BTreeMap<&'static str, bool>) -> Vec<&'static str> {
+    needed.iter().filter(|(_, there)| !**there).map(|(package, _)| *package).collect()
+}
+
+fn install(packages: &[&str], log: &Path) -> Result<(), LabError> {
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+    child::run(&mut install, "install packages", log, INSTALL_BOUND)
 }
 
 /// apt-get that asks nothing and waits for another one's lock.
