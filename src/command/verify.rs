@@ -23,7 +23,8 @@ const BUILTIN: &str = "inspect-runtime";
 
 /// Run a canary container under each runtime through containerd, prove which binary made it, compare what the kernel shows
 ///
-/// Without RUNTIME the shim's default is verified. The canary needs no image: its only program is inspect itself. It runs in the
+/// Without RUNTIME the defaults are verified: the shim's, and the CRI plugin's default handler where that plugin is served. The
+/// canary needs no image: its only program is inspect itself. It runs in the
 /// containerd namespace `inspect-verify` and is removed again. Exit status: 0 all verified, 1 not, 2 trouble.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -79,6 +80,13 @@ pub(crate) fn run(args: &VerifyArgs, host: &Host, output: &mut Output) -> Result
         let limit = Duration::from_secs(args.timeout);
         reports.push(block_on(run_cri_canary(host, &socket, name, None, limit))?);
     }
+    if args.runtimes.is_empty() && args.handler.is_empty() {
+        output.note("verifying CRI's default handler …");
+        match block_on_canary(run_cri_canary(host, &socket, "", None, Duration::from_secs(args.timeout)))? {
+            Err(CanaryError::NoCri { .. }) => output.note("  CRI is not served here: no pod is made"),
+            outcome => reports.push(outcome.map_err(explain)?),
+        }
+    }
     let verified = reports.iter().all(CanaryReport::is_verified);
     let verification = Verification { daemon: socket, reports };
     output.print(&match args.format {
@@ -93,13 +101,19 @@ pub(crate) fn run(args: &VerifyArgs, host: &Host, output: &mut Output) -> Result
 fn block_on(
     canary: impl Future<Output = Result<CanaryReport, CanaryError>>,
 ) -> Result<CanaryReport, CommandError> {
+    block_on_canary(canary)?.map_err(explain)
+}
+
+fn block_on_canary<T>(canary: impl Future<Output = T>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CommandError::new(ErrorKind::Bug, error))?;
-    runtime.block_on(canary).map_err(|error| {
-        CommandError::trouble(error).hint("inspect why error \"…\" explains many of containerd's messages")
-    })
+    Ok(runtime.block_on(canary))
+}
+
+fn explain(error: CanaryError) -> CommandError {
+    CommandError::trouble(error).hint("inspect why error \"…\" explains many of containerd's messages")
 }
 
 /// The daemon's socket: what was typed, the only daemon's, or the usual one.

@@ -53,6 +53,10 @@ pub(crate) fn render_swap(report: &SwapReport, style: Style) -> String {
         let family = canary.family.map_or("an unknown runtime", |family| family.as_str());
         text.push_str(&format!("the canary was made by {family}\n"));
     }
+    if let Some(canary) = &report.stand_in_canary {
+        let family = canary.family.map_or("an unknown runtime", |family| family.as_str());
+        text.push_str(&format!("the canary that asked for no runtime was made by {family}\n"));
+    }
     if let Some(pod) = &report.pod_canary {
         let family = pod.family.map_or("an unknown runtime", |family| family.as_str());
         text.push_str(&format!("the canary pod was made by {family}, through CRI\n"));

@@ -11,7 +11,7 @@ use inspect_probes::runtime_state::{RuntimeFamily, read_runtime_state};
 use inspect_probes::{Host, Node};
 use serde::Serialize;
 
-use super::apply::{read_file, remove_file, replace_file, replace_program, restore_file};
+use super::apply::{read_file, remove_file, remove_leftovers, replace_file, replace_program, restore_file};
 use super::binary::{Chosen, find_in_path};
 use super::daemon::Daemon;
 use super::dispatch::{NAME, RULES, Rules};
@@ -175,6 +175,7 @@ pub(crate) fn retire(
         ));
         return write_rules(&rules, read_file(Path::new(RULES))?.as_deref());
     }
+    remove_leftovers(&link);
     let needed = dependents(host)?;
     if needed.is_empty() {
         if let Some(program) = read_file(&link)? {

@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "every suite is a crate of its own and uses what it needs")]
 #![allow(clippy::print_stderr, reason = "a skip prints its reason")]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long one command may take under emulation. It is killed afterwards, and the test fails.
@@ -104,9 +106,18 @@ pub(crate) const LAYERS: &str = "docker.io/library/layers:latest";
 /// Imports `/opt/lab/images/ARCHIVE.tar` into a containerd namespace, unless its image is there already.
 #[track_caller]
 pub(crate) fn import(namespace: &str, archive: &str) {
+    // `ctr` takes a second under emulation: a suite asks once.
+    static THERE: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+    let wanted = (namespace.to_owned(), archive.to_owned());
+    if THERE.lock().is_ok_and(|there| there.contains(&wanted)) {
+        return;
+    }
     let present = format!("ctr -n {namespace} images ls -q | grep -q '/{archive}:'");
     if try_sh(&present).status != 0 {
         sh(&format!("ctr -n {namespace} images import /opt/lab/images/{archive}.tar"));
+    }
+    if let Ok(mut there) = THERE.lock() {
+        there.insert(wanted);
     }
 }
 
@@ -126,8 +137,13 @@ impl Container {
     pub(crate) fn start(namespace: &str, id: &str, options: &str, command: &str) -> Self {
         import(namespace, "busybox");
         let container = Self { namespace: namespace.into(), id: id.into() };
-        container.remove();
-        sh(&format!("ctr -n {namespace} run -d {options} {BUSYBOX} {id} {command}"));
+        let line = format!("ctr -n {namespace} run -d {options} {BUSYBOX} {id} {command}");
+        let refused = try_sh(&line);
+        if refused.status != 0 {
+            assert!(refused.stderr.contains("already exists"), "{refused}");
+            container.remove();
+            sh(&line);
+        }
         container
     }
 
@@ -148,8 +164,8 @@ impl Container {
     fn remove(&self) {
         let Self { namespace, id } = self;
         let remove = format!(
-            "ctr -n {namespace} tasks rm -f {id}; ctr -n {namespace} containers rm {id}; \
-             ctr -n {namespace} snapshots rm {id}"
+            "ctr -n {namespace} tasks rm -f {id}; \
+             ctr -n {namespace} containers rm {id} || ctr -n {namespace} snapshots rm {id}"
         );
         drop(try_sh(&remove));
     }

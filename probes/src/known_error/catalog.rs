@@ -423,3 +423,48 @@ pub(super) const ENTRIES: &[Entry] = &[
         known_from: SEEN,
     },
 ];
+
+/// What containerd and the shim put around a reason that another one gave: told of only where that reason is not known.
+pub(super) const WRAPPERS: &[Entry] = &[
+    Entry {
+        id: "exec-refused",
+        reported_by: "containerd's shim, for the OCI runtime",
+        patterns: &["OCI runtime exec failed"],
+        samples: &["OCI runtime exec failed: exec failed: cannot exec in a paused container: unknown"],
+        cause: "the container runs; its OCI runtime was told to start another process in it and refused. What follows these words is the runtime's own error, the last line of level `error` that it logged.",
+        checks: nothing,
+        fixes: &[
+            "`inspect why ID` says which runtime that is; `inspect tree --container ID` whether the container is paused",
+        ],
+        known_from: SEEN,
+    },
+    Entry {
+        id: "create-refused",
+        reported_by: "containerd's shim, for the OCI runtime",
+        patterns: &["OCI runtime create failed"],
+        samples: &[
+            "failed to create shim task: OCI runtime create failed: runc create failed: something new: unknown",
+            "OCI runtime create failed",
+        ],
+        cause: "containerd and its shim are fine: the OCI runtime was run and refused to make the container. What follows these words is the runtime's own error, the last line of level `error` in the bundle's log.json; the bundle itself is removed again.",
+        checks: nothing,
+        fixes: &[
+            "`inspect verify runc crun builtin` tells whether the runtimes of this node make containers at all",
+            "`inspect trace -- ctr run …` shows every call of the OCI runtime, with times",
+        ],
+        known_from: SEEN,
+    },
+    Entry {
+        id: "shim-task-refused",
+        reported_by: "containerd",
+        patterns: &["failed to create shim task", "failed to create task for container"],
+        samples: &["ctr: failed to create shim task: something new"],
+        cause: "the shim runs, and could not create the task: what follows these words is its reason. With `OCI runtime create failed` it is the OCI runtime's; otherwise the rootfs could not be mounted, or the options are of a kind that this shim does not know.",
+        checks: nothing,
+        fixes: &[
+            "`journalctl -u containerd.service -n 20` has the shim's own lines",
+            "a failed `ctr run` leaves its record behind: `ctr containers rm ID`",
+        ],
+        known_from: SEEN,
+    },
+];

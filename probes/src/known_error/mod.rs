@@ -61,14 +61,19 @@ pub enum Check {
 #[must_use]
 pub fn explain(text: &str) -> Vec<Explanation> {
     let text = pattern::normalise(text);
+    let known = find_all(catalog::ENTRIES, &text);
+    if known.is_empty() { find_all(catalog::WRAPPERS, &text).into_iter().take(1).collect() } else { known }
+}
+
+/// What stands later in the text is the inner cause; a more telling entry of the same place stands earlier in the catalogue.
+fn find_all(entries: &[catalog::Entry], text: &str) -> Vec<Explanation> {
     let mut found: Vec<(usize, Explanation)> = Vec::new();
-    for entry in catalog::ENTRIES {
-        let Some(captures) = entry.patterns.iter().find_map(|pattern| pattern::find(pattern, &text)) else {
+    for entry in entries {
+        let Some(captures) = entry.patterns.iter().find_map(|pattern| pattern::find(pattern, text)) else {
             continue;
         };
         found.push((captures.start, fill(entry, &captures)));
     }
-    // What stands later in the text is the inner cause; a more telling entry of the same place stands earlier in the catalogue.
     found.sort_by_key(|(start, _)| std::cmp::Reverse(*start));
     found.into_iter().map(|(_, explanation)| explanation).collect()
 }
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn every_entry_is_found_by_its_own_sample_and_named_once() {
         let mut seen = std::collections::HashSet::new();
-        for entry in catalog::ENTRIES {
+        for entry in catalog::ENTRIES.iter().chain(catalog::WRAPPERS) {
             assert!(seen.insert(entry.id), "{} stands twice", entry.id);
             for sample in entry.samples {
                 assert!(ids(sample).contains(&entry.id), "{}: {sample}", entry.id);
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_unfilled() {
-        for entry in catalog::ENTRIES {
+        for entry in catalog::ENTRIES.iter().chain(catalog::WRAPPERS) {
             for sample in entry.samples {
                 for explanation in explain(sample) {
                     let all = format!("{} {}", explanation.cause, explanation.fixes.join(" "));
@@ -131,6 +136,15 @@ mod tests {
         assert_eq!(explanation.id, "handler-not-configured");
         assert_eq!(explanation.checks, [Check::Handler("kata".into())]);
         assert!(explanation.cause.contains("`kata`"), "{}", explanation.cause);
+    }
+
+    #[test]
+    fn a_wrapper_is_told_of_only_where_the_reason_is_not_known() {
+        let known = "failed to create shim task: OCI runtime create failed: exec format error";
+        assert_eq!(ids(known), ["exec-format"]);
+        let unknown = "failed to create shim task: OCI runtime create failed: crun: the dog ate it";
+        assert_eq!(ids(unknown), ["create-refused"]);
+        assert_eq!(ids("failed to create shim task"), ["shim-task-refused"]);
     }
 
     #[test]
