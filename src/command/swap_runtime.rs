@@ -127,7 +127,24 @@ struct Refusal {
     hints: Vec<String>,
 }
 
+/// What of containerd's config has no counterpart in daemon.json would be silently left out.
+fn refuse_for_docker(args: &SwapRuntimeArgs) -> Result<(), CommandError> {
+    let given = [
+        ("--drop-in", args.drop_in),
+        ("--daemon", args.daemon.is_some()),
+        ("--systemd-cgroup", args.systemd_cgroup != CgroupDriver::Auto),
+    ];
+    match given.into_iter().find(|(_, given)| args.scope == Scope::Docker && *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(CommandError::usage(format!(
+            "`{option}` is for containerd's config: `--scope docker` writes dockerd's daemon.json"
+        ))
+        .hint(format!("leave `{option}` out"))),
+    }
+}
+
 async fn swap(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {
+    refuse_for_docker(args)?;
     let request = SwapRequest {
         runtime: args.runtime.clone().unwrap_or_default(),
         scope: args.scope,

@@ -128,6 +128,9 @@ impl SwapError {
     pub(crate) fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::NotRoot => "run it with sudo",
+            Self::Systemd(SystemdError::Connect { .. }) => {
+                "systemd restarts containerd for a swap: it takes a node on which systemd is PID 1 and D-Bus runs"
+            }
             Self::NoDaemon => {
                 "start it (`systemctl start containerd`), or undo a swap with `inspect swap-runtime --undo`"
             }

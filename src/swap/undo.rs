@@ -59,12 +59,12 @@ pub(crate) async fn undo(
     let mut journal = Journal::load(Path::new(FOLDER))?;
     let many = if last_only { 1 } else { usize::MAX };
     let entries: Vec<Entry> = journal.in_force().into_iter().rev().take(many).cloned().collect();
-    progress.step("plan the way back");
     let has_stand_in = read_stand_in()?.is_some();
+    if entries.is_empty() && !has_stand_in {
+        return Err(SwapError::NothingToUndo);
+    }
+    progress.step("plan the way back");
     if entries.is_empty() {
-        if !has_stand_in {
-            return Err(SwapError::NothingToUndo);
-        }
         confirm(yes, "remove the stand-in for runc?")?;
         stand_in::retire(host, None, progress)?;
         return Ok(describe(&[], &[], false));

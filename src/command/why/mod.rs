@@ -17,6 +17,9 @@ pub(crate) struct WhyArgs {
     /// Container to ask `why runtime` about: id, unique prefix, NAMESPACE/ID, container or pod name
     #[arg(value_name = "ID", required = true)]
     container: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = runtime::Format::Text, value_name = "FORMAT")]
+    format: runtime::Format,
     #[command(subcommand)]
     question: Option<Question>,
 }
@@ -35,7 +38,7 @@ pub(crate) fn run(args: &WhyArgs, host: &Host, output: &mut Output) -> Result<St
         (Some(Question::Killed(args)), _) => killed::run(args, host, output),
         (Some(Question::Error(args)), _) => error::run(args, host, output),
         (None, Some(container)) => {
-            runtime::run(&runtime::RuntimeArgs::about(container.clone()), host, output)
+            runtime::run(&runtime::RuntimeArgs::about(container.clone(), args.format), host, output)
         }
         (None, None) => Err(CommandError::usage("why what? Name a container, or `error` and its text")),
     }

@@ -41,8 +41,8 @@ pub(super) enum Format {
 
 impl RuntimeArgs {
     /// The question in its short form, `inspect why ID`.
-    pub(super) fn about(container: String) -> Self {
-        Self { container, format: Format::Text }
+    pub(super) fn about(container: String, format: Format) -> Self {
+        Self { container, format }
     }
 }
 
