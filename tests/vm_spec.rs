@@ -4,10 +4,14 @@
 
 mod support;
 
+#[path = "support/cri.rs"]
+mod cri;
+
 use std::time::Duration;
 
+use cri::Pod;
 use serde_json::Value;
-use support::{Container, Finished, generation, inspect, run, sh, try_sh, wait_until};
+use support::{BUSYBOX, Container, Finished, generation, import, inspect, run, sh, try_sh, wait_until};
 
 /// The tutorial's first spec.
 const PHASE1: &str = include_str!("../fixtures/specs/phase1.json");
@@ -212,6 +216,75 @@ fn only_real_drift_is_drift() {
         );
         assert_eq!(found.len(), 5, "{runtime} {found:?}");
     }
+}
+
+/// What the kernel enforces on a container of that id is its spec.
+#[track_caller]
+fn assert_no_drift(id: &str) {
+    let finished = diff_spec(&[id, &format!("kernel:{id}")]);
+    assert_eq!(changes(&parse(&finished)), Vec::<String>::new(), "{id}: {finished}");
+    assert_eq!(finished.status, 0, "{finished}");
+}
+
+/// Lowers the memory limit of a process's cgroup behind everybody's back: that is the only drift.
+#[track_caller]
+fn assert_a_lowered_limit_is_drift(id: &str, pid: &str, limit: &str) {
+    // crun's inner cgroup has the file only where its limits are there.
+    let cgroup = sh(&format!(
+        "d=/sys/fs/cgroup$(sed -n s/^0:://p /proc/{pid}/cgroup); [ -e $d/memory.max ] || d=${{d%/*}}; echo $d"
+    ));
+    sh(&format!("echo 30000000 > {cgroup}/memory.max"));
+    let found = changes(&parse(&diff_spec(&[id, &format!("kernel:{id}")])));
+    let enforced = sh(&format!("cat {cgroup}/memory.max"));
+    let [change] = found.as_slice() else { panic!("{id}: {found:?}") };
+    assert!(change.starts_with(&format!("memory limit: {limit} / {enforced} ")), "{id}: {change}");
+    assert!(change.ends_with(": less-permissive"), "{id}: {change}");
+}
+
+/// The systemd driver: a scope has limits of systemd's own, and crun's limits are in the scope or in a cgroup below it.
+#[test]
+fn limits_in_a_scope_are_no_drift() {
+    for runtime in ["runc", "crun"] {
+        let id = format!("spec-scope-{runtime}");
+        let options = format!(
+            "--runc-binary {runtime} --runc-systemd-cgroup --cgroup machine.slice:spec:{id} \
+             --memory-limit 67108864 --cpus 0.5 --cpu-shares 512"
+        );
+        let container = Container::start("default", &id, &options, "sleep 1000000");
+        let pid = container.init_pid().to_string();
+        assert!(sh(&format!("cat /proc/{pid}/cgroup")).contains(&format!("/spec-{id}.scope")));
+        assert_no_drift(&id);
+        assert_a_lowered_limit_is_drift(&id, &pid, "67108864 (64 MiB)");
+    }
+}
+
+/// A namespace by path is joined, and stays so.
+#[test]
+fn a_joined_namespace_is_no_drift() {
+    for runtime in ["runc", "crun"] {
+        let owner = Container::start("default", &format!("spec-owner-{runtime}"), "", "sleep 1000000");
+        let id = format!("spec-joins-{runtime}");
+        let options = format!("--runc-binary {runtime} --with-ns network:/proc/{}/ns/net", owner.init_pid());
+        let guest = Container::start("default", &id, &options, "sleep 1000000");
+        let network = |container: &Container| sh(&format!("readlink /proc/{}/ns/net", container.init_pid()));
+        assert_eq!(network(&owner), network(&guest));
+        assert_no_drift(&owner.id);
+        assert_no_drift(&id);
+    }
+}
+
+/// A pod as the kubelet makes it: the container joins the sandbox's namespaces, and mounts lie over one another.
+#[test]
+fn a_pod_has_no_drift() {
+    import("k8s.io", "pause");
+    import("k8s.io", "busybox");
+    let mut pod = Pod::run("spec-pod");
+    let web = pod.start("web", BUSYBOX, 64 << 20, &["sleep", "1000000"]);
+    for id in [&pod.sandbox, &web] {
+        assert_no_drift(id);
+    }
+    let pid = sh(&format!("ctr -n k8s.io tasks ls | awk -v id={web} '$1 == id {{ print $2 }}'"));
+    assert_a_lowered_limit_is_drift(&web, &pid, "67108864 (64 MiB)");
 }
 
 /// A container that stops, or is gone, is an error that says so.

@@ -42,9 +42,12 @@ fn put_mounts(reading: &mut Reading<'_>, rootfs: &Rootfs) {
     let asked = items(reading.base, "/mounts");
     let mut kept = Vec::new();
     let mut seen = Vec::new();
-    for entry in asked {
+    for (place, entry) in asked.iter().enumerate() {
         let destination = entry.get("destination").and_then(Value::as_str).unwrap_or_default();
+        let later = asked.get(place + 1..).unwrap_or_default();
         match rootfs.find(destination) {
+            // What lies below another mount cannot be looked at.
+            _ if later.iter().any(|later| is_covered_by(destination, later)) => kept.push(entry.clone()),
             Found::Mounted(mount) => {
                 seen.push(mount);
                 kept.push(enforce(entry, mount));
@@ -66,6 +69,14 @@ fn put_mounts(reading: &mut Reading<'_>, rootfs: &Rootfs) {
     if kept != asked {
         set(&mut reading.enforced, "/mounts", kept);
     }
+}
+
+/// Whether a later mount is made over a destination or a directory above it: containerd 1.6 mounts a sandbox's `/dev/shm`
+/// twice.
+fn is_covered_by(destination: &str, later: &Value) -> bool {
+    let over = later.get("destination").and_then(Value::as_str).unwrap_or_default().trim_end_matches('/');
+    let rest = destination.trim_end_matches('/').strip_prefix(over);
+    !over.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The spec's entry with what the kernel does not enforce of it taken out. Further restrictions are the runtime's, or
@@ -164,5 +175,22 @@ fn put_protected(reading: &mut Reading<'_>, rootfs: &Rootfs, pointer: &str) {
     if enforced.len() != paths.len() {
         let enforced: Vec<Value> = enforced.into_iter().map(Value::from).collect();
         set(&mut reading.enforced, pointer, enforced);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_mount_covers_its_own_place_and_what_is_below() {
+        let covered =
+            |destination: &str, later: &str| is_covered_by(destination, &json!({ "destination": later }));
+        assert!(
+            covered("/dev/shm", "/dev/shm")
+                && covered("/dev/shm/", "/dev")
+                && covered("/dev/shm", "/dev/shm/")
+        );
+        assert!(!covered("/dev/shm", "/dev/sh") && !covered("/dev", "/dev/shm") && !covered("/dev", ""));
     }
 }
