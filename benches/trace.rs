@@ -1,8 +1,8 @@
 //! What `inspect trace` costs beside forkstat(8) and a bare reader of the same events, under the same load in the same run.
 //!
-//! `cargo bench --bench trace [-- PROGRAMS]` (root, Linux with the process events connector; forkstat installed). Two loops run
-//! PROGRAMS programs (default 10000) as fast as they can, once alone and once under each tracer, one after the other, in
-//! rounds. Printed are medians of all rounds: programs a second, what the load took longer, the tracer's own processor time
+//! `cargo bench --bench trace [-- PROGRAMS [INSPECT]]` (root, Linux with the process events connector; forkstat installed). Two
+//! loops run PROGRAMS programs (default 10000) as fast as they can, once alone and once under each tracer, one after the
+//! other, in rounds. INSPECT is another build of `inspect` that is measured beside this one. Printed are medians of all rounds: programs a second, what the load took longer, the tracer's own processor time
 //! for each program with its ratio to the bare reader's, and what was lost. A tracer that reads nothing of a process but
 //! its events costs what the bare reader costs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
@@ -39,13 +39,15 @@ fn main() {
     if arguments.first().map(String::as_str) == Some(BARE) {
         return bare_reader();
     }
-    let programs = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
+    let programs = arguments.first().and_then(|argument| argument.parse().ok()).unwrap_or(10_000);
     let own = std::env::current_exe().unwrap();
-    let subjects: [(&str, &[&str]); 3] = [
-        ("bare reader", &[own.to_str().unwrap(), BARE]),
-        ("inspect trace", &[env!("CARGO_BIN_EXE_inspect"), "trace", "--format", "json"]),
-        ("forkstat -e all", &["forkstat", "-e", "all"]),
+    let trace_by = |inspect: &str| [inspect, "trace", "--format", "json"].map(str::to_owned).to_vec();
+    let mut subjects = vec![
+        ("bare reader", vec![own.to_str().unwrap().to_owned(), BARE.to_owned()]),
+        ("inspect trace", trace_by(env!("CARGO_BIN_EXE_inspect"))),
+        ("forkstat -e all", ["forkstat", "-e", "all"].map(str::to_owned).to_vec()),
     ];
+    subjects.extend(arguments.get(1).map(|other| ("other inspect", trace_by(other))));
     let mut alone = Vec::new();
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); subjects.len()];
     for _ in 0..ROUNDS {
@@ -54,7 +56,8 @@ fn main() {
             rounds.push(trace(name, command, programs));
         }
     }
-    report(programs, &mut alone, subjects.map(|(name, _)| name), &rounds);
+    let names: Vec<&str> = subjects.iter().map(|(name, _)| *name).collect();
+    report(programs, &mut alone, &names, &rounds);
 }
 
 /// Runs the programs; gives how long that took.
@@ -73,11 +76,11 @@ fn load(programs: u64) -> Duration {
 }
 
 /// The load under a tracer.
-fn trace(name: &str, command: &[&str], programs: u64) -> Round {
+fn trace(name: &str, command: &[String], programs: u64) -> Round {
     let mut output = tempfile::NamedTempFile::new().unwrap();
     let stdout = output.reopen().unwrap();
     let mut tracer = Tracer(
-        Command::new(command[0])
+        Command::new(&command[0])
             .args(&command[1..])
             .stdout(stdout)
             .stderr(Stdio::inherit())
@@ -183,7 +186,7 @@ fn bare_reader() {
         .unwrap();
 }
 
-fn report(programs: u64, alone: &mut [Duration], names: [&str; 3], rounds: &[Vec<Round>]) {
+fn report(programs: u64, alone: &mut [Duration], names: &[&str], rounds: &[Vec<Round>]) {
     let floor = median(alone).as_secs_f64();
     let count = f64::from(u32::try_from(programs).unwrap());
     println!("{programs} programs in {LOOPS} loops, medians of {ROUNDS} rounds");

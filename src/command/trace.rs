@@ -66,7 +66,7 @@ enum TraceFormat {
 /// Traces until the command, the time or the user ends it.
 pub(crate) fn run(args: &TraceArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {
     let stop = stop_flag()?;
-    let recorder = Recorder::start(host, RecordCgroups::Yes).map_err(refused)?;
+    let mut recorder = Recorder::start(host, RecordCgroups::Yes).map_err(refused)?;
     let mut child = match args.command.split_first() {
         Some((program, arguments)) => Some(spawn(program, arguments, args.format)?),
         None => None,
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &TraceArgs, host: &Host, output: &mut Output) -> Result<
     let filter = args.container.as_deref().map(ContainerId::new);
     let mut follower =
         Follower { timeline: Timeline::new(command), filter, live, style: Style::new(output.color()) };
-    let status = follow(args, &recorder, &mut follower, child.as_mut(), &stop, output)?;
+    let status = follow(args, &mut recorder, &mut follower, child.as_mut(), &stop, output)?;
     let (rest, loss) = recorder.finish().map_err(refused)?;
     for event in rest {
         follower.take(event, output)?;
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &TraceArgs, host: &Host, output: &mut Output) -> Result<
 /// Takes events until the end; gives the command's status.
 fn follow(
     args: &TraceArgs,
-    recorder: &Recorder,
+    recorder: &mut Recorder,
     follower: &mut Follower,
     mut child: Option<&mut Child>,
     stop: &AtomicBool,
@@ -105,8 +105,10 @@ fn follow(
     let begin = Instant::now();
     let mut ended: Option<(Instant, u8)> = None;
     loop {
-        if let Some(event) = recorder.receive(TICK) {
+        let mut next = recorder.receive(TICK);
+        while let Some(event) = next {
             follower.take(event, output)?;
+            next = recorder.next_received();
         }
         if let (Some(child), None) = (child.as_deref_mut(), ended) {
             let status = child.try_wait().map_err(CommandError::trouble)?;

@@ -1,17 +1,21 @@
 //! What `/proc/PID` says of a process at the moment that it is told of.
 
-use std::fs;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
 use serde::Serialize;
 
 use crate::host::Host;
 use crate::name::{CgroupPath, Pid};
 
 /// The most of a command line that is read: `ARG_MAX` allows megabytes, a runtime's is below one kilobyte.
-const COMMAND_LINE_LIMIT: u64 = 256 << 10;
+const COMMAND_LINE_LIMIT: usize = 256 << 10;
+
+/// What is read at first: nearly every command line is shorter.
+const FIRST_READ: usize = 4096;
 
 /// The links of `/proc/PID/ns` that are read, as namespaces(7) names them.
 pub const NAMESPACE_KINDS: [&str; 8] = ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"];
@@ -35,6 +39,8 @@ pub struct NamespaceInode {
 }
 
 /// A process as `/proc` showed it just after its exec.
+///
+/// Of a process that has no part in a container's making a [`super::Recorder`] reads the arguments alone: the rest is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ProcessImage {
     /// Its parent then.
@@ -62,34 +68,100 @@ impl ProcessImage {
     }
 }
 
+/// How much of a process is read: each level costs several times the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Depth {
+    /// Its arguments: enough to know that it is none of containerd's world.
+    CommandLine,
+    /// And its parent, its program and when it began.
+    Program,
+    /// And its cgroup and Linux namespaces.
+    Whole,
+}
+
 /// Reads a process. `None` when it is gone, or a zombie that has nothing to show any more.
 #[must_use]
 pub fn read_process_image(host: &Host, pid: Pid) -> Option<ProcessImage> {
-    let directory = host.proc().join(pid.to_string());
-    let command_line = read_command_line(&directory)?;
-    let exe_link = directory.join("exe");
-    let exe = fs::read_link(&exe_link).ok();
-    if command_line.is_empty() && exe.is_none() {
-        return None;
-    }
-    let stat = fs::read(directory.join("stat")).ok()?;
-    let (parent, start_ticks) = parse_stat(&stat)?;
-    Some(ProcessImage {
-        parent: Some(parent).filter(|parent| parent.get() != 0),
-        command_line,
-        exe,
-        file: fs::metadata(&exe_link).ok().map(|meta| FileId { device: meta.dev(), inode: meta.ino() }),
-        cgroup: fs::read_to_string(directory.join("cgroup")).ok().and_then(|text| parse_cgroup(&text)),
-        namespaces: read_namespaces(&directory),
-        start_ticks,
-    })
+    let mut reader = ImageReader::open(host).ok()?;
+    let command_line = reader.read_command_line(pid)?;
+    reader.read_image(pid, command_line, Depth::Whole)
 }
 
-fn read_command_line(directory: &Path) -> Option<Vec<String>> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(directory.join("cmdline")).ok()?;
-    file.take(COMMAND_LINE_LIMIT).read_to_end(&mut bytes).ok()?;
-    Some(parse_command_line(&bytes))
+/// Reads processes below one open `/proc`, into one buffer: a busy host executes thousands of programs a second.
+#[derive(Debug)]
+pub(super) struct ImageReader {
+    proc: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl ImageReader {
+    pub(super) fn open(host: &Host) -> rustix::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = openat(CWD, host.proc(), flags, Mode::empty())?;
+        Ok(Self { proc, buffer: vec![0; FIRST_READ] })
+    }
+
+    /// A process's arguments; empty for a zombie and a kernel thread. `None` when it is gone.
+    pub(super) fn read_command_line(&mut self, pid: Pid) -> Option<Vec<String>> {
+        self.read(pid, "cmdline").map(parse_command_line)
+    }
+
+    /// The rest of a process, as deep as asked. The program comes first: a runtime executes a copy of itself soon.
+    pub(super) fn read_image(
+        &mut self,
+        pid: Pid,
+        command_line: Vec<String>,
+        depth: Depth,
+    ) -> Option<ProcessImage> {
+        let mut image = ProcessImage { command_line, ..ProcessImage::default() };
+        if depth == Depth::CommandLine && !image.command_line.is_empty() {
+            return Some(image);
+        }
+        image.exe = self.read_link(pid, "exe").map(PathBuf::from);
+        if image.command_line.is_empty() && image.exe.is_none() {
+            return None;
+        }
+        image.file = statat(&self.proc, format!("{pid}/exe"), AtFlags::empty())
+            .ok()
+            .map(|file| FileId { device: file.st_dev, inode: file.st_ino });
+        let (parent, start_ticks) = parse_stat(self.read(pid, "stat")?)?;
+        image.parent = Some(parent).filter(|parent| parent.get() != 0);
+        image.start_ticks = start_ticks;
+        if depth == Depth::Whole {
+            image.namespaces = self.read_namespaces(pid);
+            image.cgroup =
+                self.read(pid, "cgroup").and_then(|text| parse_cgroup(&String::from_utf8_lossy(text)));
+        }
+        Some(image)
+    }
+
+    fn read_namespaces(&self, pid: Pid) -> Vec<NamespaceInode> {
+        let read = |kind: &&'static str| {
+            let target = self.read_link(pid, &format!("ns/{kind}"))?;
+            Some(NamespaceInode { kind, inode: parse_namespace_link(target.to_str()?)? })
+        };
+        NAMESPACE_KINDS.iter().filter_map(read).collect()
+    }
+
+    fn read_link(&self, pid: Pid, name: &str) -> Option<OsString> {
+        let target = readlinkat(&self.proc, format!("{pid}/{name}"), Vec::new()).ok()?;
+        Some(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// A file of `/proc/PID`. They are all told in one read(2) that finds room for them: a full buffer asks for more.
+    fn read(&mut self, pid: Pid, name: &str) -> Option<&[u8]> {
+        let file =
+            openat(&self.proc, format!("{pid}/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .ok()?;
+        let mut length = 0;
+        loop {
+            length += rustix::io::read(&file, self.buffer.get_mut(length..)?).ok()?;
+            if length < self.buffer.len() || length >= COMMAND_LINE_LIMIT {
+                return self.buffer.get(..length);
+            }
+            self.buffer.resize(COMMAND_LINE_LIMIT, 0);
+        }
+    }
 }
 
 /// `/proc/PID/cmdline`: arguments that each end in NUL.
@@ -121,17 +193,6 @@ fn parse_cgroup(text: &str) -> Option<CgroupPath> {
     }
 }
 
-fn read_namespaces(directory: &Path) -> Vec<NamespaceInode> {
-    let links = directory.join("ns");
-    NAMESPACE_KINDS
-        .iter()
-        .filter_map(|kind| {
-            let target = fs::read_link(links.join(kind)).ok()?;
-            Some(NamespaceInode { kind, inode: parse_namespace_link(target.to_str()?)? })
-        })
-        .collect()
-}
-
 /// `mnt:[4026531840]`.
 fn parse_namespace_link(target: &str) -> Option<u64> {
     target.split_once(":[")?.1.strip_suffix(']')?.parse().ok()
@@ -150,6 +211,35 @@ mod tests {
         assert!(image.namespace("mnt").is_some_and(|inode| inode > 0));
         assert!(image.start_ticks > 0);
         assert_eq!(read_process_image(&Host::live(), Pid::new(u32::MAX)), None);
+    }
+
+    #[test]
+    fn no_more_is_read_than_was_asked_for() {
+        let pid = Pid::new(std::process::id());
+        let mut reader = ImageReader::open(&Host::live()).expect("/proc is there");
+        let mut read = |depth| {
+            let command_line = reader.read_command_line(pid).expect("this process exists");
+            reader.read_image(pid, command_line, depth).expect("this process exists")
+        };
+        let whole = read(Depth::Whole);
+        let program = ProcessImage { cgroup: None, namespaces: Vec::new(), ..whole.clone() };
+        assert_eq!(read(Depth::Program), program);
+        assert_eq!(
+            read(Depth::CommandLine),
+            ProcessImage { command_line: whole.command_line, ..ProcessImage::default() }
+        );
+    }
+
+    #[test]
+    fn a_long_command_line_is_read_whole() {
+        let long = "x".repeat(100_000);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "read x", &long]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("sh runs");
+        let image = read_process_image(&Host::live(), Pid::new(child.id()));
+        drop(child.stdin.take());
+        child.wait().expect("it is our child");
+        assert_eq!(image.expect("it ran").command_line.last(), Some(&long));
     }
 
     #[test]

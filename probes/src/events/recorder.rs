@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -17,7 +17,7 @@ use super::cgroup_watch::CgroupWatch;
 use super::invocation::{Invocation, RuntimeOperation, parse_invocation};
 use super::loss::Loss;
 use super::proc_event::{ExitStatus, ProcEvent, ProcEventKind, Timestamp};
-use super::process_image::{ProcessImage, read_process_image};
+use super::process_image::{Depth, ImageReader, ProcessImage};
 use super::{EventError, ProcConnector};
 use crate::host::Host;
 use crate::name::{CgroupPath, ContainerId, Pid};
@@ -31,6 +31,9 @@ const TICK_NANOSECONDS: u64 = 10_000_000;
 
 /// A process that began this much after its event is another one with the same pid.
 const REUSE_MARGIN: u64 = 50_000_000;
+
+/// Events of so much time are handed over together: whoever takes them is not woken for each.
+const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Whether to tell of cgroups as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +130,8 @@ pub enum EventKind {
 /// A running recording; dropping it ends it.
 #[derive(Debug)]
 pub struct Recorder {
-    events: Receiver<Event>,
+    events: Receiver<Vec<Event>>,
+    received: VecDeque<Event>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<Result<Loss, EventError>>>,
 }
@@ -150,19 +154,29 @@ impl Recorder {
             .map(Arc::new)
             .map_err(|source| EventError::Open { source })?;
         let (sender, events) = mpsc::channel();
-        let reader = Reader::new(host.clone(), connector, cgroups, sender);
+        let images = ImageReader::open(host).map_err(|source| EventError::Open { source })?;
+        let reader = Reader::new(host.clone(), connector, images, cgroups, sender);
         let reader_stop = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("events".to_owned())
             .spawn(move || reader.run(&reader_stop))
             .map_err(|source| EventError::Thread { source })?;
-        Ok(Self { events, stop, thread: Some(thread) })
+        Ok(Self { events, received: VecDeque::new(), stop, thread: Some(thread) })
     }
 
     /// The next event; `None` when none came in time or the recording ended.
     #[must_use]
-    pub fn receive(&self, timeout: Duration) -> Option<Event> {
-        self.events.recv_timeout(timeout).ok()
+    pub fn receive(&mut self, timeout: Duration) -> Option<Event> {
+        if self.received.is_empty() {
+            self.received = self.events.recv_timeout(timeout).ok()?.into();
+        }
+        self.received.pop_front()
+    }
+
+    /// The next event of those that were handed over together: asks the thread for nothing.
+    #[must_use]
+    pub fn next_received(&mut self) -> Option<Event> {
+        self.received.pop_front()
     }
 
     /// Whether the recording still runs: it ends by itself only when the kernel's socket fails.
@@ -177,7 +191,8 @@ impl Recorder {
     /// When the recording had ended by itself, and why.
     pub fn finish(mut self) -> Result<(Vec<Event>, Loss), EventError> {
         let loss = self.join()?;
-        Ok((self.events.try_iter().collect(), loss))
+        let received = std::mem::take(&mut self.received);
+        Ok((received.into_iter().chain(self.events.try_iter().flatten()).collect(), loss))
     }
 
     fn join(&mut self) -> Result<Loss, EventError> {
@@ -204,12 +219,20 @@ impl Drop for Recorder {
 struct Reader {
     host: Host,
     connector: ProcConnector,
+    images: ImageReader,
     cgroups: Option<CgroupWatch>,
-    sender: Sender<Event>,
+    sender: Sender<Vec<Event>>,
+    /// Told and not handed over yet, and since when.
+    told: Vec<Event>,
+    told_since: Instant,
     pending: VecDeque<ProcEvent>,
+    /// Processes whose end is among [`Reader::pending`], each as often as it is: they have nothing to show any more.
+    ending: HashMap<Pid, usize>,
     known: HashSet<Pid>,
+    /// Processes that have a part in what is traced; of others the command line alone is read.
+    parts: HashMap<Pid, Part>,
     creating: HashMap<Pid, (ContainerId, PathBuf)>,
-    told: Loss,
+    told_loss: Loss,
     /// `CLOCK_BOOTTIME`, which `/proc` counts in, minus `CLOCK_MONOTONIC`, which events are stamped with.
     suspended: u64,
 }
@@ -218,19 +241,26 @@ impl Reader {
     fn new(
         host: Host,
         connector: ProcConnector,
+        images: ImageReader,
         cgroups: Option<CgroupWatch>,
-        sender: Sender<Event>,
+        sender: Sender<Vec<Event>>,
     ) -> Self {
         let suspended = now(ClockId::Boottime).saturating_sub(now(ClockId::Monotonic));
         Self {
             host,
             connector,
+            images,
             cgroups,
             sender,
+            told: Vec::new(),
+            told_since: Instant::now(),
             pending: VecDeque::new(),
+            ending: HashMap::new(),
             known: HashSet::new(),
+            // What this process starts is the command that is traced.
+            parts: HashMap::from([(Pid::new(std::process::id()), Part::Inside)]),
             creating: HashMap::new(),
-            told: Loss::default(),
+            told_loss: Loss::default(),
             suspended,
         }
     }
@@ -241,27 +271,38 @@ impl Reader {
             Ok(()) | Err(_) => {}
         }
         loop {
-            let stopping = self.wait(stop)?;
+            let woken = self.wait(stop)?;
             self.drain()?;
             while !self.pending.is_empty() {
                 self.tell_until_one_is_read();
                 self.drain()?;
             }
-            self.tell_cgroups()?;
+            if woken.cgroups || woken.stop {
+                self.tell_cgroups()?;
+            }
             self.tell_loss();
-            if stopping {
+            if woken.stop {
+                self.hand_over();
                 return Ok(self.loss());
+            }
+            if self.told_since.elapsed() >= TOGETHER {
+                self.hand_over();
             }
         }
     }
 
-    /// Sleeps until there is something; `true` when the recording is to end.
-    fn wait(&self, stop: &OwnedFd) -> Result<bool, EventError> {
+    /// Sleeps until there is something, or until what was told is to be handed over.
+    fn wait(&self, stop: &OwnedFd) -> Result<Woken, EventError> {
         let mut fds = vec![PollFd::new(&self.connector, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
         fds.extend(self.cgroups.as_ref().map(|cgroups| PollFd::new(cgroups, PollFlags::IN)));
-        match poll(&mut fds, None) {
-            Ok(_) => Ok(fds.get(1).is_some_and(|fd| !fd.revents().is_empty())),
-            Err(Errno::INTR) => Ok(false),
+        let left = || Timespec::try_from(TOGETHER.saturating_sub(self.told_since.elapsed())).ok();
+        let timeout = if self.told.is_empty() { None } else { left() };
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {
+                let is_ready = |place: usize| fds.get(place).is_some_and(|fd| !fd.revents().is_empty());
+                Ok(Woken { stop: is_ready(1), cgroups: is_ready(2) })
+            }
+            Err(Errno::INTR) => Ok(Woken { stop: false, cgroups: false }),
             Err(source) => Err(EventError::Receive { source }),
         }
     }
@@ -271,6 +312,11 @@ impl Reader {
         for _ in 0..DRAIN {
             if !self.connector.receive(&mut events)? {
                 break;
+            }
+        }
+        for event in &events {
+            if let ProcEventKind::Exit { pid, .. } = event.kind {
+                *self.ending.entry(pid).or_default() += 1;
             }
         }
         self.pending.extend(events);
@@ -285,8 +331,11 @@ impl Reader {
                 ProcEventKind::Fork { parent, child } => {
                     let unknown = self.known.insert(parent);
                     self.known.insert(child);
-                    if unknown && let Some(image) = self.read(parent, time) {
+                    if unknown && let Some(image) = self.read(parent, time, Depth::CommandLine) {
                         self.tell(time, EventKind::Present { pid: parent, image: Box::new(image) });
+                    }
+                    if let Some(part) = self.parts.get(&parent) {
+                        self.parts.insert(child, part.of_child());
                     }
                     self.tell(time, EventKind::Fork { parent, child });
                     if unknown {
@@ -294,7 +343,6 @@ impl Reader {
                     }
                 }
                 ProcEventKind::Exec { pid } => {
-                    self.known.insert(pid);
                     self.tell_exec(time, pid);
                     return;
                 }
@@ -303,7 +351,7 @@ impl Reader {
                     self.tell(time, EventKind::Comm { pid, comm });
                 }
                 ProcEventKind::Exit { pid, status } => {
-                    self.known.remove(&pid);
+                    self.forget(pid);
                     self.tell(time, EventKind::Exit { pid, status });
                     self.tell_init_pid(time, pid);
                 }
@@ -315,8 +363,19 @@ impl Reader {
         }
     }
 
+    fn forget(&mut self, pid: Pid) {
+        self.known.remove(&pid);
+        self.parts.remove(&pid);
+        match self.ending.get_mut(&pid) {
+            Some(ends) if *ends > 1 => *ends -= 1,
+            _ => drop(self.ending.remove(&pid)),
+        }
+    }
+
     fn tell_exec(&mut self, time: Timestamp, pid: Pid) {
-        let image = self.read(pid, time);
+        // A process whose making was not seen: only /proc names its parent.
+        let least = if self.known.insert(pid) { Depth::Program } else { Depth::CommandLine };
+        let image = self.read(pid, time, least);
         let call = image.as_ref().and_then(|image| parse_invocation(&image.command_line));
         self.tell(time, EventKind::Exec { pid, image: image.map(Box::new) });
         let Some(Invocation::Runtime(call)) = call else { return };
@@ -343,24 +402,43 @@ impl Reader {
     }
 
     /// The process that an event is of; `None` when it is gone, also when another has its pid.
-    fn read(&self, pid: Pid, time: Timestamp) -> Option<ProcessImage> {
-        read_process_image(&self.host, pid).filter(|image| {
-            image.start_ticks.saturating_mul(TICK_NANOSECONDS)
-                <= time.0.saturating_add(self.suspended).saturating_add(REUSE_MARGIN)
-        })
+    ///
+    /// Most of a host's processes have no part in a container's making: their arguments say so, and no more is read. One
+    /// whose end was told has no arguments, program or namespaces any more (`do_exit` of kernel/exit.c gives them up
+    /// before it tells), and is not asked.
+    fn read(&mut self, pid: Pid, time: Timestamp, least: Depth) -> Option<ProcessImage> {
+        if self.ending.contains_key(&pid) {
+            return None;
+        }
+        let command_line = self.images.read_command_line(pid)?;
+        let invocation = parse_invocation(&command_line);
+        let part = match (invocation.as_ref(), self.parts.get(&pid).copied()) {
+            (Some(Invocation::Shim(_) | Invocation::Runtime(_)), _) => Some(Part::Maker),
+            (Some(Invocation::Daemon) | None, Some(Part::Maker)) => Some(Part::Entrant),
+            (_, part) => part,
+        };
+        self.parts.extend(part.map(|part| (pid, part)));
+        let depth = match invocation {
+            Some(_) => Depth::Whole,
+            None => part.map_or(least, |part| part.depth().max(least)),
+        };
+        let image = self.images.read_image(pid, command_line, depth)?;
+        let began = image.start_ticks.saturating_mul(TICK_NANOSECONDS);
+        (began <= time.0.saturating_add(self.suspended).saturating_add(REUSE_MARGIN)).then_some(image)
     }
 
     fn tell_cgroups(&mut self) -> Result<(), EventError> {
         let Some(cgroups) = &mut self.cgroups else { return Ok(()) };
         let time = Timestamp(now(ClockId::Monotonic));
-        for change in cgroups.drain()? {
+        let changes = cgroups.drain()?;
+        for change in changes {
             let (hierarchy, path) = (change.hierarchy, change.path);
             let kind = if change.created {
                 EventKind::CgroupCreated { hierarchy, path }
             } else {
                 EventKind::CgroupRemoved { hierarchy, path }
             };
-            tell(&self.sender, time, kind);
+            self.tell(time, kind);
         }
         Ok(())
     }
@@ -372,22 +450,62 @@ impl Reader {
 
     fn tell_loss(&mut self) {
         let loss = self.loss();
-        if loss != self.told {
-            self.told = loss;
+        if loss != self.told_loss {
+            self.told_loss = loss;
             self.tell(Timestamp(now(ClockId::Monotonic)), EventKind::Lost(loss));
         }
     }
 
-    fn tell(&self, time: Timestamp, kind: EventKind) {
-        tell(&self.sender, time, kind);
+    fn tell(&mut self, time: Timestamp, kind: EventKind) {
+        if self.told.is_empty() {
+            self.told_since = Instant::now();
+        }
+        self.told.push(Event { time, kind });
+    }
+
+    /// A receiver that is gone has dropped the recorder: the stop follows at once.
+    fn hand_over(&mut self) {
+        if self.told.is_empty() {
+            return;
+        }
+        match self.sender.send(std::mem::take(&mut self.told)) {
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 
-/// A receiver that is gone has dropped the recorder: the stop follows at once.
-fn tell(sender: &Sender<Event>, time: Timestamp, kind: EventKind) {
-    match sender.send(Event { time, kind }) {
-        Ok(()) | Err(_) => {}
+/// What a process has to do with what is traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A shim, a runtime, and what they start until it runs a program of its own.
+    Maker,
+    /// What a maker starts: the container's init process, an exec's, a hook, a helper.
+    Entrant,
+    /// What that starts, and the command that the trace is made for with all below it.
+    Inside,
+}
+
+impl Part {
+    fn of_child(self) -> Self {
+        match self {
+            Self::Maker => Self::Maker,
+            Self::Entrant | Self::Inside => Self::Inside,
+        }
     }
+
+    /// How much is read of it.
+    fn depth(self) -> Depth {
+        match self {
+            Self::Maker | Self::Entrant => Depth::Whole,
+            Self::Inside => Depth::Program,
+        }
+    }
+}
+
+/// Why [`Reader::wait`] returned, besides for process events.
+struct Woken {
+    stop: bool,
+    cgroups: bool,
 }
 
 /// A clock in nanoseconds.
