@@ -259,3 +259,28 @@ fn drift_against_systemd_is_marked() {
     assert_eq!(memory["unit_drift"]["property"], "MemoryMax", "{memory}");
     assert_eq!(memory["unit_drift"]["value"], LIMIT);
 }
+
+/// crun's limits are in the scope or, in 1.8, in a cgroup below it: there is the table's place.
+#[test]
+fn limits_that_crun_gives_a_scope_are_found() {
+    let options = format!(
+        "--runc-binary crun --memory-limit {LIMIT} --cpu-shares 512 --runc-systemd-cgroup \
+         --cgroup machine.slice:crun:cg-scope"
+    );
+    let _container = Container::start("default", "cg-scope", &options, "sleep 1000");
+    let report = json(&["cgroup", "cg-scope"]);
+    let path = report["path"].as_str().unwrap_or_default();
+    let scope = "/machine.slice/crun-cg-scope.scope";
+    assert!(path == scope || path == format!("{scope}/container"), "{path}");
+    for file in ["memory.max", "cpu.weight"] {
+        let row = row(&report, file);
+        assert_eq!(row["agreement"], "same", "{row}");
+        assert_eq!(row["kernel"], cat(path, file), "{row}");
+    }
+    let effective =
+        report["effective"].as_array().and_then(|all| all.iter().find(|limit| limit["file"] == "memory.max"));
+    assert_eq!(
+        effective.map(|limit| (&limit["effective"], &limit["bound_by"])),
+        Some((&LIMIT.into(), &path.into()))
+    );
+}

@@ -8,7 +8,9 @@ use crate::Host;
 use crate::bundle::{
     Bundle, LocateError, locate_bundle_of_cgroup, locate_bundle_of_pid, read_spec_excerpt, spec_cgroup_path,
 };
-use crate::cgroup::{CgroupLocation, Membership, read_cgroup_path, read_memberships};
+use crate::cgroup::{
+    CgroupLocation, Membership, cgroup_directory, read_cgroup_path, read_memberships, read_present_text,
+};
 use crate::escape::quote;
 use crate::name::{CgroupPath, ContainerId, ContainerdNamespace, Pid};
 use crate::node::{Node, NodeError};
@@ -17,6 +19,15 @@ use crate::runtime_state::read_runtime_state;
 
 /// Where hierarchies are mounted: a path that was copied from there is taken as well.
 const MOUNT: &str = "/sys/fs/cgroup/";
+
+/// Limits of cgroup v2 and their values in a cgroup that nobody limits (cgroup-v2.rst).
+const DEFAULTS: [(&str, &str); 5] = [
+    ("memory.max", "max"),
+    ("memory.low", "0"),
+    ("memory.swap.max", "max"),
+    ("cpu.weight", "100"),
+    ("cpu.max", "max 100000"),
+];
 
 /// A container, as its bundle names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -117,7 +128,7 @@ pub fn of_bundle(host: &Host, bundle: Bundle) -> Result<CgroupSubject, CgroupSub
         .or_else(|| read_runtime_state(host, &bundle).ok().flatten().and_then(|state| state.cgroup))
         .or_else(|| cgroup_of_spec(host, &bundle))
         .ok_or_else(|| CgroupSubjectError::Unknown { id: bundle.id.clone() })?;
-    subject(host, limits_cgroup(path), &memberships, Some(bundle))
+    subject(host, limits_cgroup(host, path), &memberships, Some(bundle))
 }
 
 /// The bundle's init process, when it runs: a pid is used again, and the runtime's record says when its process began.
@@ -135,12 +146,19 @@ fn cgroup_of_spec(host: &Host, bundle: &Bundle) -> Option<CgroupPath> {
     spec_cgroup_path(excerpt.cgroups_path.as_deref()?, systemd_cgroup)
 }
 
-/// crun with systemd's driver puts processes into `container` below the scope; the limits stand in the scope.
-fn limits_cgroup(path: CgroupPath) -> CgroupPath {
-    match path.as_str().strip_suffix("/container") {
-        Some(scope) if scope.ends_with(".scope") => CgroupPath::new(scope),
-        _ => path,
-    }
+/// crun with systemd's driver puts processes into `container` below the scope. The limits stand in the scope; crun 1.8 has
+/// them in `container`, and leaves the scope with what it gets from systemd.
+fn limits_cgroup(host: &Host, path: CgroupPath) -> CgroupPath {
+    let scope = path.as_str().strip_suffix("/container").filter(|scope| scope.ends_with(".scope"));
+    let Some(scope) = scope.map(CgroupPath::new) else { return path };
+    let read = |cgroup: &CgroupPath, file: &str| {
+        read_present_text(&cgroup_directory(host, cgroup).join(file)).ok().flatten()
+    };
+    let is_limited_below = |(file, default): &(&str, &str)| {
+        let is_default = |text: String| text.trim() == *default;
+        read(&path, file).is_some_and(|text| !is_default(text)) && read(&scope, file).is_some_and(is_default)
+    };
+    if DEFAULTS.iter().any(is_limited_below) { path } else { scope }
 }
 
 fn subject(
@@ -213,9 +231,24 @@ mod tests {
     }
 
     #[test]
-    fn limits_stand_in_the_scope() {
-        let limits = |path: &str| limits_cgroup(CgroupPath::new(path)).as_str().to_owned();
-        assert_eq!(limits("/machine.slice/foo-a.scope/container"), "/machine.slice/foo-a.scope");
+    fn limits_stand_in_the_scope_unless_they_are_only_below_it() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::at(root.path());
+        let limits = |path: &str| limits_cgroup(&host, CgroupPath::new(path)).as_str().to_owned();
+        let inner = "/machine.slice/foo-a.scope/container";
+        assert_eq!(limits(inner), "/machine.slice/foo-a.scope");
         assert_eq!(limits("/default/container"), "/default/container");
+        let write = |scope: &str, container: &str| {
+            let directory = root.path().join("sys/fs/cgroup/machine.slice/foo-a.scope");
+            fs::create_dir_all(directory.join("container")).unwrap();
+            fs::write(directory.join("memory.max"), scope).unwrap();
+            fs::write(directory.join("container/memory.max"), container).unwrap();
+        };
+        write("67108864\n", "max\n");
+        assert_eq!(limits(inner), "/machine.slice/foo-a.scope");
+        write("67108864\n", "67108864\n");
+        assert_eq!(limits(inner), "/machine.slice/foo-a.scope");
+        write("max\n", "67108864\n");
+        assert_eq!(limits(inner), inner);
     }
 }
