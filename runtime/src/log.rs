@@ -1,4 +1,4 @@
-//! The log file, in runc's two formats. The last line at level `error` is what containerd's shim shows the user.
+//! The log, a file or stderr, in runc's two formats. The last line at level `error` is what containerd's shim shows the user.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -41,8 +41,14 @@ impl Log {
     }
 
     fn write(&self, level: &str, message: &str) {
-        let Some(path) = &self.path else { return };
         let line = format_line(self.format, level, message, &time::now());
+        let Some(path) = &self.path else {
+            // Whoever calls writes errors there as well, in a form of its own.
+            if level != "error" {
+                std::io::stderr().write_all(line.as_bytes()).ok();
+            }
+            return;
+        };
         let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
         if let Ok(mut file) = file {
             // One write, so that lines of several calls do not mix.

@@ -22,7 +22,7 @@ pub(crate) struct Joined {
 
 impl Joined {
     /// Opens the namespace at a path of the spec; what is there must be a namespace.
-    fn open(flag: i32, path: &Path) -> Result<Self, StepError> {
+    pub(crate) fn open(flag: i32, path: &Path) -> Result<Self, StepError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let namespace =
             rustix::fs::openat(CWD, path, flags, Mode::empty()).step("open the namespace", path.display())?;
@@ -31,6 +31,13 @@ impl Joined {
             return Err(StepError::refused("join", path.display(), "it is no namespace"));
         }
         Ok(Joined { flag, namespace, path: path.to_path_buf() })
+    }
+
+    /// Whether the runtime is in it, whose own namespace of the kind is at `own`.
+    fn is_own(&self, own: &str) -> Result<bool, StepError> {
+        let this = rustix::fs::fstat(&self.namespace).step("examine", self.path.display())?;
+        let own = rustix::fs::stat(own).step("examine", own)?;
+        Ok((this.st_dev, this.st_ino) == (own.st_dev, own.st_ino))
     }
 
     /// Enters it. The kernel checks that it is of the kind that the spec says.
@@ -54,6 +61,8 @@ pub(crate) struct NamespaceSteps {
     pub(crate) time_offsets: Option<String>,
     /// A new cgroup namespace: made by init itself when it is in its cgroup, which becomes the namespace's root.
     pub(crate) unshare_cgroup: bool,
+    /// The cgroup namespace will be another than the runtime's, new or joined.
+    pub(crate) has_cgroup_namespace: bool,
 }
 
 impl NamespaceSteps {
@@ -73,6 +82,7 @@ pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceStep
     let mut steps = NamespaceSteps {
         clone_flags: new & !late,
         unshare_cgroup: new & libc::CLONE_NEWCGROUP != 0,
+        has_cgroup_namespace: new & libc::CLONE_NEWCGROUP != 0,
         time_offsets: (new & CLONE_NEWTIME != 0).then_some(time_offsets),
         ..NamespaceSteps::default()
     };
@@ -82,6 +92,10 @@ pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceStep
         match *flag {
             libc::CLONE_NEWUSER => steps.user = Some(joined),
             libc::CLONE_NEWPID => steps.join_for_children = Some(joined),
+            libc::CLONE_NEWCGROUP => {
+                steps.has_cgroup_namespace = !joined.is_own("/proc/self/ns/cgroup")?;
+                steps.join.push(joined);
+            }
             _ => steps.join.push(joined),
         }
     }

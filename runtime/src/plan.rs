@@ -151,6 +151,11 @@ impl Plan {
         self.process.has_labels() || !self.hooks.start_container.is_empty()
     }
 
+    /// Where the namespace of this kind is that the container joins.
+    pub(crate) fn namespace_path(&self, flag: i32) -> Option<&Path> {
+        self.namespaces.iter().find(|one| one.flag == flag)?.path.as_deref()
+    }
+
     /// Whether the container has its own namespace of this kind, new or by path.
     pub(crate) fn has_namespace(&self, flag: i32) -> bool {
         self.namespaces.iter().any(|one| one.flag == flag)

@@ -10,15 +10,19 @@ mod tmpcopyup;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use self::targets::Targets;
+use crate::namespaces::Joined;
 use crate::plan::{IdmapPlan, MountKind, READ_ONLY, RootfsPlan};
 use crate::resolve::HostProc;
 use crate::step::{Step, StepError};
-use crate::sys::{self, MountAttributes};
+use crate::sys::{self, CloneRequest, Cloned, MountAttributes};
 use crate::user_namespace::{self, IdMaps};
 
 /// What the parent opens before the clone, while the host's paths still mean what the spec says.
@@ -80,20 +84,56 @@ fn open_tree_at(path: &CString, recursive: bool) -> Result<OwnedFd, StepError> {
     open_tree(CWD, path.as_c_str(), flags).step("open the mount source", path.to_string_lossy())
 }
 
-/// The mount that is on top at `path`: what is found there before a container without a mount namespace of its own mounts
-/// its root over it, so that only that is taken away afterwards.
-pub(crate) fn mount_at(path: &std::path::Path) -> Result<u64, StepError> {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
-    let stat =
-        statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID).step("examine", path.display())?;
-    Ok(stat.stx_mnt_id)
+impl Sources {
+    /// The root's mount, by which it is found again in a mount namespace that is not the container's own.
+    pub(crate) fn root_mount(&self) -> Result<u64, StepError> {
+        mount_at(self.root.as_fd(), Path::new("")).step("examine", "the root file system")
+    }
 }
 
-/// Takes a container's root out of the host's mount namespace again, if it is there above the mount `below`.
-pub(crate) fn detach_from_host(path: &std::path::Path, below: u64) -> Result<(), StepError> {
-    use rustix::mount::{UnmountFlags, unmount};
-    if mount_at(path).is_ok_and(|top| top == below) || !path.exists() {
+/// The mount that is on top at a path.
+fn mount_at(directory: BorrowedFd<'_>, path: &Path) -> Result<u64, Errno> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    Ok(statx(directory, path, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+/// Takes the root of a container out of a mount namespace that it shares, if it is still on top there: the runtime's own, or
+/// the one at `namespace`, which is gone if nothing is there any more.
+pub(crate) fn detach(path: &Path, root_mount: u64, namespace: Option<&Path>) -> Result<(), StepError> {
+    let Some(namespace) = namespace else { return detach_here(path, root_mount) };
+    if !namespace.exists() {
         return Ok(());
+    }
+    let joined = Joined::open(libc::CLONE_NEWNS, namespace)?;
+    // Another process: entering a mount namespace changes the root and the working directory.
+    let request = CloneRequest { flags: sys::CLONE_CLEAR_SIGHAND, cgroup: None };
+    match sys::clone_process(request).step("make", "a helper")? {
+        Cloned::Child => {
+            let detached = joined.enter().and_then(|()| detach_here(path, root_mount));
+            sys::exit_now(u8::from(detached.is_err()).into())
+        }
+        Cloned::Parent(_, pidfd) => {
+            let ended =
+                waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).step("await", "a helper")?;
+            match ended.and_then(|status| status.exit_status()) {
+                Some(0) => Ok(()),
+                _ => Err(StepError::refused(
+                    "detach",
+                    path.display(),
+                    "its mount namespace could not be changed",
+                )),
+            }
+        }
+    }
+}
+
+fn detach_here(path: &Path, root_mount: u64) -> Result<(), StepError> {
+    match mount_at(CWD, path) {
+        Ok(top) if top == root_mount => {}
+        // Somebody took it away, or covered it.
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(error) => return Err(error).step("examine", path.display()),
     }
     unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).step("detach", path.display())
 }

@@ -54,9 +54,13 @@ pub struct State {
     /// The cgroup is systemd's to make.
     #[serde(default)]
     pub systemd_cgroup: bool,
-    /// The mount below the container's root, for a container that has the host's mount namespace.
+    /// The mount of the container's root, for a container without a mount namespace of its own: it is to be taken away
+    /// there afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_mount: Option<u64>,
+    pub root_mount: Option<u64>,
+    /// The mount namespace that it joined; none with `root_mount` is the runtime's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_namespace: Option<PathBuf>,
     /// It has no PID namespace of its own: its processes do not end with its init process.
     #[serde(default)]
     pub shares_pids: bool,

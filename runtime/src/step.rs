@@ -40,6 +40,13 @@ impl StepError {
     }
 }
 
+impl StepError {
+    /// Whether the caller lacks the right.
+    pub(crate) fn is_permission(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EPERM)
+    }
+}
+
 /// Names the step that a system call was for.
 pub(crate) trait Step<T> {
     /// `operation` is a verb, `object` what it was done to.

@@ -146,6 +146,9 @@ pub const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 /// clone3(2) as fork(2) does it: the child has a copy of the memory and goes on from here. The runtime has one thread, so
 /// that no lock can be held by a thread that the child lacks.
 ///
+/// Filters refuse clone3 with ENOSYS, whose flags they cannot see: then clone(2) does what it can, for a hook that runs under
+/// the container's filter.
+///
 /// # Errors
 /// The kernel's errno.
 pub fn clone_process(request: CloneRequest<'_>) -> io::Result<Cloned> {
@@ -167,6 +170,14 @@ pub fn clone_process(request: CloneRequest<'_>) -> io::Result<Cloned> {
     }
     // SAFETY: without CLONE_VM the child runs on its own copy of this stack; `pidfd` outlives the call and is an int.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
+    let mut pid = pid;
+    let is_refused = pid == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS);
+    if is_refused && request.cgroup.is_none() && request.flags & !CLONE_CLEAR_SIGHAND == 0 {
+        let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+        // SAFETY: as above; without a stack the child goes on with its copy of this one, and the pidfd goes where the
+        // third argument points.
+        pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    }
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Cloned::Child),

@@ -25,16 +25,30 @@ pub(crate) fn connect_socket(path: &Path) -> Result<OwnedFd, StepError> {
     Ok(socket)
 }
 
+/// How a terminal is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TerminalPlan {
+    /// Rows and columns, where the spec gives them.
+    pub(crate) size: Option<(u16, u16)>,
+    /// The uid it belongs to.
+    pub(crate) owner: u32,
+    /// The runtime carries its bytes to and from the caller's streams.
+    pub(crate) is_relayed: bool,
+}
+
 /// Makes a terminal in the container's devpts below `root`, sends its master over `socket`, and makes it the controlling
 /// terminal and the standard streams of the calling process, which must lead a session. Gives the slave.
 ///
 /// The multiplexer is opened in the container's root and checked to be devpts's, and the slave comes from the master
 /// (`TIOCGPTPEER`), not from a path: nothing in the image can stand in for either.
+///
+/// A terminal that the runtime itself relays (`is_relayed`) is made ready for that before anybody can write to it: a line's end
+/// stays one byte for who reads the runtime's output, as runc has it (a terminal there adds the other), and it has the size
+/// of the caller's.
 pub(crate) fn set_up(
     root: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
-    size: Option<(u16, u16)>,
-    owner: u32,
+    TerminalPlan { size, owner, is_relayed }: TerminalPlan,
 ) -> Result<OwnedFd, StepError> {
     let master = resolve::open_with(root, c"dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY)
         .step("open", "/dev/pts/ptmx")?;
@@ -48,6 +62,15 @@ pub(crate) fn set_up(
     if let Some((rows, columns)) = size {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&slave, size).step("set the size of", "the terminal")?;
+    }
+    if is_relayed {
+        let mut modes = rustix::termios::tcgetattr(&slave).step("read the modes of", "the terminal")?;
+        modes.output_modes &= !rustix::termios::OutputModes::ONLCR;
+        rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &modes)
+            .step("set the modes of", "the terminal")?;
+        if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
+            rustix::termios::tcsetwinsize(&slave, size).step("set the size of", "the terminal")?;
+        }
     }
     rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None::<Gid>).step("give away", "the terminal")?;
     send_with_descriptors(socket, b"/dev/ptmx", &[master.as_fd()]).step("send", "the terminal")?;

@@ -62,11 +62,22 @@ impl Directory {
             Err(Errno::NOENT) => self.make_with_parents(name)?,
             Err(errno) => return Err(self.error_at("create", name, errno.into())),
         };
+        match self.open_with_controllers(name, &wanted) {
+            Err(error) if created => {
+                // Nobody will know of it.
+                fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR).ok();
+                Err(error)
+            }
+            opened => Ok((opened?, created)),
+        }
+    }
+
+    fn open_with_controllers(&self, name: &Path, wanted: &str) -> Result<Self, CgroupError> {
         let cgroup = self.open_below(name)?;
         if !wanted.trim().is_empty() && cgroup.read("cgroup.controllers")? != wanted {
-            self.enable_controllers(name, &wanted);
+            self.enable_controllers(name, wanted);
         }
-        Ok((cgroup, created))
+        Ok(cgroup)
     }
 
     /// What only cgroup v2 has in its root, and so tells it from the directory that hierarchies of cgroup v1 are mounted in.

@@ -282,6 +282,14 @@ pub fn delete(path: &Path, scope: Option<&Scope>) -> Result<(), CgroupError> {
     }
 }
 
+/// Ends a scope whose cgroup is not known.
+///
+/// # Errors
+/// What D-Bus and systemd say; no error where it is gone already.
+pub fn stop(scope: &Scope) -> Result<(), CgroupError> {
+    systemd::stop_scope(scope)
+}
+
 fn place_below_root(place: &Place, manager: Option<&Path>) -> Result<PathBuf, CgroupError> {
     match place {
         Place::BelowRoot(path) => Ok(path.clone()),

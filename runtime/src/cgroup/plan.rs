@@ -55,6 +55,28 @@ impl CgroupPlan {
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
     }
+
+    /// The same plan without the parts that depend on the runtime's own cgroup, so that the state can name the cgroup before
+    /// it is made.
+    ///
+    /// # Errors
+    /// What reading `/proc/self/cgroup` says.
+    pub fn resolve(mut self) -> Result<Self, CgroupError> {
+        if let Place::BesideOwn(path) = &self.place {
+            let own = super::own_cgroup()?;
+            self.place = Place::BelowRoot(own.parent().unwrap_or(Path::new("")).join(path));
+        }
+        Ok(self)
+    }
+
+    /// The cgroup's directory, where it is known before systemd has made it.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::BelowRoot(path) => Some(Path::new(super::fs::MOUNT_POINT).join(path)),
+            Place::BesideOwn(_) | Place::BelowManager(_) => None,
+        }
+    }
 }
 
 /// Plans the cgroup of container `id`, from `linux.cgroupsPath` as the spec has it.

@@ -40,6 +40,7 @@ pub(super) fn run(options: &CreateOptions, context: &Context) -> Result<u8, Runt
         let (receiver, sender) = Console::pair()?;
         console = Some(receiver);
         request.console = Some(sender);
+        request.is_relayed = true;
     }
     let created = ManuallyDrop::new(parent::create(request, &spec, &text)?);
     let started = start(&created);
@@ -90,6 +91,7 @@ fn request<'a>(options: &'a CreateOptions, context: &'a Context) -> Result<Reque
         pid_file: options.pid_file.as_deref(),
         pidfd_socket: options.pidfd_socket.as_deref(),
         console: None,
+        is_relayed: false,
         waits_for_start: false,
         is_foreground: false,
     })

@@ -1,13 +1,12 @@
 //! `delete`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cgroup::{self, Cgroup};
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
 use crate::intel_rdt::ResourceClass;
-use crate::process::parent::load_spec;
 use crate::state::{State, StateDirectory, StateError, Status};
 
 /// Removes what a container left; with `force` a living one, too, and then one that is not there is no error.
@@ -57,12 +56,15 @@ pub(super) fn remove(
     context: &Context,
     leftover: Leftover<'_>,
 ) -> Result<(), RuntimeError> {
-    let path = cgroup_path(directory, state);
+    let path = Some(&state.cgroup_path).filter(|path| !path.as_os_str().is_empty());
     if leftover.kill && state.is_init_alive() {
         super::kill::signal_init(state, libc::SIGKILL).ok();
     }
-    if let Some(path) = &path {
-        remove_cgroup(path, state)?;
+    match (path, state.scope()) {
+        (Some(path), _) => remove_cgroup(path, state)?,
+        // Cut short before the user's systemd said where the scope's cgroup is.
+        (None, Some(scope)) => cgroup::stop(&scope)?,
+        (None, None) => {}
     }
     let (hooks, class) = match leftover.known {
         Some(_) => (None, None),
@@ -73,8 +75,8 @@ pub(super) fn remove(
     if let Some(class) = known.and_then(|known| known.resource_class).or(class.as_ref()) {
         class.remove()?;
     }
-    if let Some(below) = state.host_mount {
-        crate::rootfs::detach_from_host(&state.rootfs, below)?;
+    if let Some(root) = state.root_mount {
+        crate::rootfs::detach(&state.rootfs, root, state.mount_namespace.as_deref())?;
     }
     directory.remove()?;
     if let Some(hooks) = hooks {
@@ -102,20 +104,6 @@ fn remove_cgroup(path: &Path, state: &State) -> Result<(), RuntimeError> {
         _ => {}
     }
     Ok(cgroup::delete(path, scope.as_ref())?)
-}
-
-/// The cgroup, also of a container whose creation was cut short before the state named it.
-fn cgroup_path(directory: &StateDirectory, state: &State) -> Option<PathBuf> {
-    if !state.cgroup_path.as_os_str().is_empty() {
-        return Some(state.cgroup_path.clone());
-    }
-    if state.systemd_cgroup {
-        return None;
-    }
-    let (spec, _) = load_spec(&directory.spec_path()).ok()?;
-    let path = spec.linux().as_ref()?.cgroups_path().clone().filter(|path| path.is_absolute())?;
-    let below = crate::plan::relative("linux.cgroupsPath", &path).ok()?;
-    Some(Path::new("/sys/fs/cgroup").join(below.to_str().ok()?)).filter(|path| path.is_dir())
 }
 
 /// What of the spec matters now. Most specs have neither hooks nor a resource class: then the text is not parsed.

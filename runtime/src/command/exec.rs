@@ -78,7 +78,7 @@ fn start(
     let init_pid = Pid::from_raw(state.init_process_pid).ok_or(RuntimeError::ExecStopped)?;
     let init = pidfd_open(init_pid, PidfdFlags::empty()).map_err(|_| RuntimeError::ExecStopped)?;
     let namespaces = exec::foreign_namespaces(state.init_process_pid)?;
-    let root = state.host_mount.map(|_| exec::open_root_of(state.init_process_pid)).transpose()?;
+    let root = state.root_mount.map(|_| exec::open_root_of(state.init_process_pid)).transpose()?;
     // Now the pidfd and the namespaces are of the same process, or it has ended.
     if !state.is_init_alive() {
         return Err(RuntimeError::ExecStopped);
@@ -93,6 +93,7 @@ fn start(
         namespaces,
         root,
         console,
+        is_relayed: is_foreground && options.console_socket.is_none(),
         groups_denied,
     };
     if is_foreground {

@@ -11,7 +11,7 @@ use crate::plan::{CLONE_NEWTIME, ProcessPlan};
 use crate::resolve::HostProc;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
-use crate::terminal;
+use crate::terminal::{self, TerminalPlan};
 
 /// What the child needs.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct ExecPlan {
     pub(crate) root: Option<OwnedFd>,
     pub(crate) procfs: HostProc,
     pub(crate) console: Option<OwnedFd>,
+    /// The runtime itself gets the terminal of `console`.
+    pub(crate) is_relayed: bool,
     pub(crate) groups_denied: bool,
 }
 
@@ -58,7 +60,7 @@ fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
     if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
         sys::exit_now(1);
     }
-    let error = finish::become_payload(&plan.process, channel, plan.groups_denied);
+    let error = finish::become_payload(&plan.process, channel, plan.groups_denied, || Ok(()));
     finish::fail(channel, &error)
 }
 
@@ -78,7 +80,8 @@ fn prepare(plan: &mut ExecPlan) -> Result<(), StepError> {
     let root = finish::open_root()?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &plan.console) {
         let owner = plan.process.credentials.uid;
-        terminal::set_up(root.as_fd(), console.as_fd(), size, owner)?;
+        let terminal = TerminalPlan { size, owner, is_relayed: plan.is_relayed };
+        terminal::set_up(root.as_fd(), console.as_fd(), terminal)?;
     }
     finish::prepare(&mut plan.process, root.as_fd(), &plan.procfs)
 }

@@ -112,9 +112,15 @@ fn write_attribute(procfs: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<
 /// Gives up every privilege that the payload is not to have and becomes it. Returns only an error.
 ///
 /// The order is what each step needs: dropping from the bounding set takes `CAP_SETPCAP`; changing ids takes `CAP_SETUID`; a
-/// filter without no_new_privs takes `CAP_SYS_ADMIN`, and is loaded when only capset and execve are left to do.
-pub(crate) fn become_payload(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -> StepError {
-    match drop_privileges(plan, channel, groups_denied) {
+/// filter without no_new_privs takes `CAP_SYS_ADMIN`, and is loaded when only capset and execve are left to do. `last` comes
+/// when nothing but execve is left: as in runc, hooks of the container's own have no more rights than its program.
+pub(crate) fn become_payload(
+    plan: &ProcessPlan,
+    channel: &Channel,
+    groups_denied: bool,
+    last: impl FnOnce() -> Result<(), StepError>,
+) -> StepError {
+    match drop_privileges(plan, channel, groups_denied).and_then(|()| last()) {
         Ok(()) => {
             let path = plan.candidates.first().map_or(c"", |path| path.as_c_str());
             let error = sys::execute(path, &plan.arguments, &plan.environment);

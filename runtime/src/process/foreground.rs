@@ -6,6 +6,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::pty::OpenptFlags;
 use rustix::termios::{
     OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
@@ -116,7 +117,10 @@ impl Drop for RawMode {
 fn relay(pidfd: BorrowedFd<'_>, signals: &SignalSet, master: &OwnedFd) -> Result<(), StepError> {
     let signal_descriptor = sys::signal_descriptor(signals).step("make", "a signal descriptor")?;
     let raw_mode = RawMode::enter();
-    leave_line_ends(master);
+    // With a slave of its own open the master never hangs up: a payload that closes its terminal and goes on would make poll(2)
+    // return at once for ever, and might open it again.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let _slave = rustix::pty::ioctl_tiocgptpeer(master, flags).step("open", "the terminal")?;
     copy_size(master);
     let (mut reads_input, mut is_over) = (true, false);
     loop {
@@ -179,14 +183,6 @@ fn take_signal(descriptor: &OwnedFd, pidfd: BorrowedFd<'_>, master: &OwnedFd) {
         } else {
             forward(pidfd, signal);
         }
-    }
-}
-
-/// A line's end is one byte for who reads the runtime's output, as runc has it; on a terminal that one adds the other.
-fn leave_line_ends(master: &OwnedFd) {
-    if let Ok(mut modes) = tcgetattr(master) {
-        modes.output_modes &= !OutputModes::ONLCR;
-        tcsetattr(master, OptionalActions::Now, &modes).ok();
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::ffi::CString;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::net::{SocketFlags, accept_with};
@@ -19,18 +20,21 @@ use crate::rootfs::{self, Sources};
 use crate::state::State;
 use crate::step::{Step, StepError, chain};
 use crate::sys;
-use crate::terminal;
+use crate::terminal::{self, TerminalPlan};
 
 /// What init is given by the parent, whose memory and descriptors it starts with copies of.
 #[derive(Debug)]
 pub(crate) struct InitPlan {
     pub(crate) plan: Plan,
-    pub(crate) sources: Sources,
+    /// What mounts are made from; `None` where only init may copy mounts, in its user namespace.
+    pub(crate) sources: Option<Sources>,
     /// The host's procfs.
     pub(crate) procfs: HostProc,
     /// Namespaces to join.
     pub(crate) join: Vec<Joined>,
     pub(crate) unshare_cgroup: bool,
+    /// Its cgroup namespace, new or joined, is another than the runtime's.
+    pub(crate) has_cgroup_namespace: bool,
     /// The parent has something to do before anything else: id maps, the systemd scope.
     pub(crate) wait_first: bool,
     /// In a user namespace, new or joined.
@@ -40,6 +44,8 @@ pub(crate) struct InitPlan {
     pub(crate) keyring: Option<CString>,
     /// Gets the terminal's master.
     pub(crate) console: Option<OwnedFd>,
+    /// That is the runtime itself.
+    pub(crate) is_relayed: bool,
     /// `create`: where `start` will call; `run`: none.
     pub(crate) start: Option<OwnedFd>,
     /// For hooks that run in init.
@@ -64,11 +70,8 @@ pub(crate) fn run(mut init: InitPlan, channel: Channel) -> ! {
         Some(channel) => channel,
         None => sys::exit_now(1),
     };
-    if let Err(error) = run_start_hooks(&init) {
-        channel.send(&Message::Failed(error)).ok();
-        sys::exit_now(1);
-    }
-    let error = finish::become_payload(&init.plan.process, &channel, init.groups_denied);
+    let start_hooks = || run_start_hooks(&init);
+    let error = finish::become_payload(&init.plan.process, &channel, init.groups_denied, start_hooks);
     finish::fail(&channel, &error)
 }
 
@@ -92,13 +95,19 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     if let Some(name) = &init.keyring {
         join_keyring(name)?;
     }
-    set_up_rootfs(init, channel)?;
+    let sources = match init.sources.take() {
+        Some(sources) => sources,
+        None => Sources::open(&init.plan.rootfs, init.is_mapped)?,
+    };
+    // Closed all at once, when nothing can fail any more.
+    let sources = ManuallyDrop::new(sources);
+    set_up_rootfs(init, &sources, channel)?;
     set_names(&init.plan)?;
     write_sysctls(init)?;
     init.procfs.leave_behind();
-    rootfs::enter(&init.plan.rootfs, &init.sources)?;
-    make_working_directory(init)?;
-    let root = init.sources.root.as_fd();
+    rootfs::enter(&init.plan.rootfs, &sources)?;
+    let root = sources.root.as_fd();
+    make_working_directory(&init.plan, root)?;
     finish::prepare(&mut init.plan.process, root, &init.procfs)
 }
 
@@ -110,20 +119,22 @@ fn join_keyring(name: &CString) -> Result<(), StepError> {
     }
 }
 
-fn set_up_rootfs(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
+fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Result<(), StepError> {
     let plan = &init.plan;
     let has_hooks = plan.hooks.runs_before_pivot();
-    rootfs::attach(&plan.rootfs, &init.sources, has_hooks)?;
+    rootfs::attach(&plan.rootfs, sources, has_hooks)?;
     let user_namespace = if init.is_mapped { Some(resolve_user_namespace(init)?) } else { None };
     let own = user_namespace.as_ref().map(AsFd::as_fd);
     let has_any_hooks = has_hooks || !plan.hooks.start_container.is_empty();
-    rootfs::populate(&plan.rootfs, &init.sources, &init.procfs, own, init.unshare_cgroup, has_any_hooks)?;
+    rootfs::populate(&plan.rootfs, sources, &init.procfs, own, init.has_cgroup_namespace, has_any_hooks)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
-        let root = init.sources.root.as_fd();
-        let slave = terminal::set_up(root, console.as_fd(), size, plan.process.credentials.uid)?;
+        let root = sources.root.as_fd();
+        let owner = plan.process.credentials.uid;
+        let terminal = TerminalPlan { size, owner, is_relayed: init.is_relayed };
+        let slave = terminal::set_up(root, console.as_fd(), terminal)?;
         terminal::bind_console(root, slave.as_fd())?;
     }
-    rootfs::close_dev(&plan.rootfs, &init.sources)?;
+    rootfs::close_dev(&plan.rootfs, sources)?;
     if !has_hooks {
         return Ok(());
     }
@@ -168,12 +179,12 @@ fn write_sysctls(init: &InitPlan) -> Result<(), StepError> {
 }
 
 /// As runc, a working directory that is not there is made.
-fn make_working_directory(init: &InitPlan) -> Result<(), StepError> {
-    let cwd = &init.plan.process.cwd;
+fn make_working_directory(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), StepError> {
+    let cwd = &plan.process.cwd;
     if cwd.to_bytes() == b"/" {
         return Ok(());
     }
-    resolve::open_or_make_directory(init.sources.root.as_fd(), cwd).map(|_| ())
+    resolve::open_or_make_directory(root, cwd).map(|_| ())
 }
 
 /// Reports, and waits: for the parent to finish, and after `create` for `start` to call. The line to go on with; none if
@@ -197,13 +208,15 @@ fn await_start(init: &mut InitPlan, channel: Channel) -> Option<Channel> {
     }
 }
 
-fn run_start_hooks(init: &InitPlan) -> Result<(), String> {
+fn run_start_hooks(init: &InitPlan) -> Result<(), StepError> {
     let place = HookPlace { environment: Some(&init.plan.process.environment), directory: None };
     if init.plan.hooks.start_container.is_empty() {
         return Ok(());
     }
     let state = hook_state(init, "created");
-    hooks::run(&init.plan.hooks.start_container, place, &state).map_err(|error| chain(&error))
+    hooks::run(&init.plan.hooks.start_container, place, &state)
+        .map_err(|error| std::io::Error::other(chain(&error)))
+        .step("start", "the container")
 }
 
 /// The state with this process's pid as the host numbers it, which the host's procfs tells.

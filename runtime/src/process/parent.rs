@@ -36,6 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) pidfd_socket: Option<&'a Path>,
     /// Gets the terminal's master.
     pub(crate) console: Option<OwnedFd>,
+    /// That is the runtime itself, which relays what is written and read.
+    pub(crate) is_relayed: bool,
     /// Whether init is to wait for `start`.
     pub(crate) waits_for_start: bool,
     /// Blocked signals are needed before the clone: a child may end at once.
@@ -83,17 +85,17 @@ pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<C
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?;
+    let cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?.resolve()?;
     let directory = StateDirectory::locate(&request.context.root, request.id)?;
     let resource_class = ResourceClass::from_spec(spec, request.id)?;
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
     state.owner = request.context.uid;
     state.annotations = spec.annotations().clone().unwrap_or_default();
+    // Before it is made: whoever cleans up after a runtime that was killed looks for it there.
+    state.cgroup_path = cgroup_plan.path().unwrap_or_default();
+    state.set_scope(cgroup_plan.scope());
     state.systemd_cgroup = cgroup_plan.scope().is_some();
     state.shares_pids = plan.new_namespaces() & libc::CLONE_NEWPID == 0;
-    if plan.rootfs.shares_mounts {
-        state.host_mount = Some(rootfs::mount_at(&rootfs)?);
-    }
     directory.create()?;
     let mut creation =
         Creation { spec, directory, state, cgroup_plan, resource_class, cgroup: None, child: None };
@@ -217,14 +219,24 @@ impl Creation<'_> {
 
     /// Opens everything while host paths can be reached. Gives init's part, the hooks, and what is set from outside.
     fn prepare_init(
-        &self,
+        &mut self,
         mut plan: Plan,
         request: Request<'_>,
         steps: &mut NamespaceSteps,
         wait_first: bool,
     ) -> Result<(InitPlan, HookPlan, OuterLimits), RuntimeError> {
         let is_mapped = plan.has_namespace(libc::CLONE_NEWUSER);
-        let sources = Sources::open(&plan.rootfs, is_mapped)?;
+        let sources = match Sources::open(&plan.rootfs, is_mapped) {
+            // A plain user may copy mounts in a user namespace of his own: init does.
+            Err(error) if error.is_permission() && plan.new_namespaces() & libc::CLONE_NEWUSER != 0 => None,
+            sources => Some(sources?),
+        };
+        if let (true, Some(sources)) = (plan.rootfs.shares_mounts, &sources) {
+            self.state.root_mount = Some(sources.root_mount()?);
+            self.state.mount_namespace = plan.namespace_path(libc::CLONE_NEWNS).map(Path::to_path_buf);
+            // Before it is attached: whoever cleans up after a runtime that was killed looks for it.
+            self.directory.save(&self.state)?;
+        }
         let keyring = format!("_inspect.{}", request.id);
         let early = std::mem::take(&mut plan.process.scheduling.outer);
         // Hooks are not copied: the child has its own copy of all memory, this process keeps those it runs.
@@ -240,11 +252,13 @@ impl Creation<'_> {
             procfs: if needs_proc { HostProc::open()? } else { HostProc::closed() },
             join: std::mem::take(&mut steps.join),
             unshare_cgroup: steps.unshare_cgroup,
+            has_cgroup_namespace: steps.has_cgroup_namespace,
             wait_first,
             is_mapped,
             groups_denied: is_mapped && !rustix::process::geteuid().is_root(),
             keyring: request.new_keyring.then(|| std::ffi::CString::new(keyring).unwrap_or_default()),
             console: request.console,
+            is_relayed: request.is_relayed,
             start,
             state: self.state.clone(),
             plan,
@@ -371,7 +385,6 @@ impl Creation<'_> {
         self.state.creator_pid = 0;
         self.state.cgroup_path =
             self.cgroup.as_ref().map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default();
-        self.state.set_scope(self.cgroup_plan.scope());
         Ok(self.directory.write_new(&self.state)?)
     }
 
@@ -415,8 +428,8 @@ impl Creation<'_> {
         if let Some(class) = &self.resource_class {
             class.remove().ok();
         }
-        if let Some(below) = self.state.host_mount {
-            rootfs::detach_from_host(&self.state.rootfs, below).ok();
+        if let Some(root) = self.state.root_mount {
+            rootfs::detach(&self.state.rootfs, root, self.state.mount_namespace.as_deref()).ok();
         }
         self.directory.remove().ok();
     }
