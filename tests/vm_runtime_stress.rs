@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bundle::{Bundle, PLACE, PREFIX};
+use support::sh;
 use tracer::Victim;
 
 /// For the kernel to free what it frees later, on an emulated machine.
@@ -207,7 +208,7 @@ fn many_at_once_leave_nothing() {
 }
 
 /// The shapes of containers whose creation differs.
-const SHAPES: [(&str, &str); 6] = [
+const SHAPES: [(&str, &str); 7] = [
     ("plain", "."),
     ("nowhere", "del(.linux.cgroupsPath)"),
     (
@@ -216,19 +217,51 @@ const SHAPES: [(&str, &str); 6] = [
     ),
     ("hooked", r#".hooks={"createRuntime":[{"path":"/bin/true"}],"createContainer":[{"path":"/bin/true"}]}"#),
     ("joined", r#".linux.namespaces |= map(if .type=="network" then .path="/proc/1/ns/net" else . end)"#),
+    ("guest", r#".linux.namespaces |= map(if .type=="mount" then .path="/run/vm-stress-mnt" else . end)"#),
     ("hosted", r#".linux.namespaces |= map(select(.type != "mount"))"#),
 ];
+
+/// A mount namespace that a container joins: kept by its file.
+struct Shared;
+
+impl Shared {
+    const FILE: &str = "/run/vm-stress-mnt";
+
+    fn make() -> Self {
+        let file = Self::FILE;
+        // The file that keeps a mount namespace must be on a mount that is private.
+        sh(&format!(
+            "touch {file} && mount --bind {file} {file} && mount --make-private {file} && \
+             unshare --mount={file} --propagation private true"
+        ));
+        Shared
+    }
+
+    /// What is mounted in it.
+    fn mounts() -> String {
+        sh(&format!("nsenter --mount={} cat /proc/self/mountinfo", Self::FILE))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let file = Self::FILE;
+        sh(&format!("umount {file}; umount {file}; rm {file}"));
+    }
+}
 
 #[test]
 fn killed_at_any_system_call_it_leaves_what_delete_force_removes() {
     let _node = alone();
     let step = if is_full() { 1 } else { 9 };
     let shapes = if is_full() { &SHAPES[..] } else { &SHAPES[..2] };
+    let _shared = Shared::make();
     for (id, filter) in shapes {
         let bundle = Bundle::make(id, filter);
         bundle.succeed(&["create"]);
         bundle.succeed(&["delete", "--force"]);
         let before = Node::settled();
+        let shared = Shared::mounts();
         for victim in [Victim::Runtime, Victim::Others, Victim::All] {
             let mut number = 1;
             loop {
@@ -238,6 +271,7 @@ fn killed_at_any_system_call_it_leaves_what_delete_force_removes() {
                 let when = format!("{id}: {victim:?} killed at call {number}");
                 assert!(output.status.success(), "{when}: {}", String::from_utf8_lossy(&output.stderr));
                 before.expect_again(&when);
+                assert_eq!(Shared::mounts(), shared, "{when}");
                 if !was_reached {
                     break;
                 }
