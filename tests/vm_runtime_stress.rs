@@ -282,3 +282,138 @@ fn killed_at_any_system_call_it_leaves_what_delete_force_removes() {
         }
     }
 }
+
+/// Something that `create` needs is missing: it fails in words that name the kernel's reason, or does without. Nothing is left.
+/// Whether it failed.
+#[track_caller]
+fn lacks(bundle: &Bundle, before: &Node, by: &[&str], reasons: &[&str]) -> bool {
+    let output = bundle.output_with(by, &["create"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    let when = format!("{} with {by:?}: {text}", bundle.id);
+    if output.status.success() {
+        bundle.succeed(&["delete", "--force"]);
+    } else {
+        let is_clear =
+            text.starts_with("inspect-runtime: ") && reasons.iter().any(|reason| text.contains(reason));
+        assert!(is_clear, "{when}");
+    }
+    before.expect_again(&when);
+    !output.status.success()
+}
+
+#[test]
+fn without_space_it_says_so_and_leaves_nothing() {
+    let _node = alone();
+    let reasons = ["no space left on device"];
+    let bundle = Bundle::make("space", ".");
+    let state = bundle.root();
+    fs::create_dir(&state).expect("the bundle is the test's own");
+    let state = state.display().to_string();
+    let mut failures = 0;
+    // The directory, the spec, its state, the socket: the inodes or the pages run out at each.
+    for options in
+        (1..9).map(|count| format!("nr_inodes={count}")).chain((1..5).map(|pages| format!("size={pages}p")))
+    {
+        let options =
+            options.replace("1p", "4k").replace("2p", "8k").replace("3p", "12k").replace("4p", "16k");
+        sh(&format!("mount -t tmpfs -o {options} full {state}"));
+        failures += usize::from(lacks(&bundle, &Node::settled(), &[], &reasons));
+        sh(&format!("umount {state}"));
+    }
+    assert!(failures >= 4, "only {failures} of the file systems were too small");
+    // The root file system has no room for the directories that mounts need.
+    let root = bundle.path.join("rootfs").display().to_string();
+    sh(&format!(
+        "mount -t tmpfs -o nr_inodes=4 full {root} && mkdir {root}/bin && cp $(command -v busybox) {root}/bin/sleep"
+    ));
+    let failed = lacks(&bundle, &Node::settled(), &[], &reasons);
+    sh(&format!("umount {root}"));
+    assert!(failed, "it found room in a full file system");
+}
+
+#[test]
+fn without_descriptors_it_says_so_and_leaves_nothing() {
+    let _node = alone();
+    let bundle = Bundle::make("descriptors", ".");
+    let before = Node::settled();
+    let mut failures = 0;
+    for limit in 3..26 {
+        let limit = format!("--nofile={limit}:");
+        let reasons = ["too many open files", "no file descriptors available"];
+        failures += usize::from(lacks(&bundle, &before, &["prlimit", &limit], &reasons));
+    }
+    assert!(failures >= 3, "only {failures} of the limits were too low");
+}
+
+#[test]
+fn without_rights_it_says_so_and_leaves_nothing() {
+    let _node = alone();
+    let bundle = Bundle::make("rights", ".");
+    let before = Node::settled();
+    let reasons = ["operation not permitted", "permission denied"];
+    for (capability, is_needed) in [
+        ("sys_admin", true),
+        ("setuid", false),
+        ("setgid", false),
+        ("setpcap", false),
+        ("sys_chroot", false),
+        ("mknod", true),
+        ("dac_override", false),
+        ("net_admin", false),
+        ("bpf", false),
+        ("chown", false),
+    ] {
+        let set = format!("--bounding-set=-{capability}");
+        let failed = lacks(&bundle, &before, &["setpriv", &set], &reasons);
+        assert!(failed || !is_needed, "it did without {capability}");
+    }
+    // Nobody at all, who may not even make the directory for the state.
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    assert!(lacks(&bundle, &before, &nobody, &reasons), "nobody made a container");
+    // A parent cgroup that may have no more below it.
+    fs::create_dir_all("/sys/fs/cgroup/vm-stress").expect("root makes cgroups");
+    fs::write("/sys/fs/cgroup/vm-stress/cgroup.max.descendants", "0").expect("root limits cgroups");
+    let failed = lacks(&bundle, &before, &[], &["resource temporarily unavailable"]);
+    fs::write("/sys/fs/cgroup/vm-stress/cgroup.max.descendants", "max").expect("root limits cgroups");
+    assert!(failed, "a cgroup was made below one that may have none");
+}
+
+#[test]
+fn a_system_call_that_fails_leaves_nothing() {
+    let _node = alone();
+    let step = if is_full() { 1 } else { 29 };
+    let shapes = if is_full() { &SHAPES[..] } else { &SHAPES[..1] };
+    let _shared = Shared::make();
+    for (id, filter) in shapes {
+        let bundle = Bundle::make(id, filter);
+        bundle.succeed(&["create"]);
+        bundle.succeed(&["delete", "--force"]);
+        let before = Node::settled();
+        for error in ["ENOSPC", "EMFILE", "EPERM"] {
+            // The runtime and what it clones make no more calls than this each.
+            for number in (1..150).step_by(step) {
+                let inject = format!("inject=all:error={error}:when={number}");
+                let by = [
+                    "timeout",
+                    "--signal=KILL",
+                    "60",
+                    "strace",
+                    "-f",
+                    "-qqq",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    &inject,
+                ];
+                let output = bundle.output_with(&by, &["create"]);
+                let when =
+                    format!("{id}: {error} at call {number}: {}", String::from_utf8_lossy(&output.stderr));
+                assert_ne!(output.status.code(), Some(137), "{when}: it hangs");
+                if output.status.success() {
+                    bundle.succeed(&["delete", "--force"]);
+                }
+                before.expect_again(&when);
+            }
+        }
+    }
+}
