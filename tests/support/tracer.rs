@@ -1,4 +1,4 @@
-//! Kills a program at its N-th system call, by ptrace(2): exact where a delay would be a guess.
+//! Kills a program at its N-th system call, or has that call fail, by ptrace(2): exact where a delay would be a guess.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
@@ -22,11 +22,35 @@ pub(crate) enum Victim {
     All,
 }
 
-/// Runs a program to its end and kills the victim when it enters its `number`-th system call from 1. Whether it got there.
+/// What happens at the system call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Act {
+    /// The victim is killed.
+    Kill,
+    /// The kernel does nothing and gives this error.
+    Fail(Errno),
+}
+
+/// What became of a traced program.
+#[derive(Debug)]
+pub(crate) struct Traced {
+    /// The number of the system call that was reached, if it was.
+    pub(crate) call: Option<u64>,
+    /// It ended with status 0.
+    pub(crate) succeeded: bool,
+}
+
+/// Runs a program to its end and acts when the victim enters its `number`-th system call from 1.
 ///
-/// Processes that outlive the program are let go.
-pub(crate) fn kill_at(arguments: &[String], directory: &Path, victim: Victim, number: usize) -> bool {
-    let program = start_stopped(arguments, directory);
+/// Processes that outlive the program are let go. Its standard error goes to `errors`.
+pub(crate) fn act_at(
+    (arguments, directory): (&[String], &Path),
+    errors: Stdio,
+    victim: Victim,
+    act: Act,
+    number: usize,
+) -> Traced {
+    let program = start_stopped(arguments, directory, errors);
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEFORK
@@ -37,27 +61,33 @@ pub(crate) fn kill_at(arguments: &[String], directory: &Path, victim: Victim, nu
     let mut trace = Trace {
         program,
         victim,
+        act,
         left: number,
         runs: false,
         inside: BTreeSet::new(),
         known: BTreeSet::from([program]),
+        failing: None,
+        traced: Traced { call: None, succeeded: false },
     };
     while trace.known.contains(&program) {
         trace.step();
     }
     trace.let_go();
-    trace.left == 0
+    trace.traced
 }
 
+/// What cannot fail, or must not: rt_sigaction(2), rt_sigprocmask(2), rt_sigreturn(2), exit(2) and exit_group(2) on x86_64.
+const UNFAILING: [u64; 5] = [13, 14, 15, 60, 231];
+
 /// A shell that stops itself becomes the program when it goes on: until then it can be seized.
-fn start_stopped(arguments: &[String], directory: &Path) -> Pid {
+fn start_stopped(arguments: &[String], directory: &Path, errors: Stdio) -> Pid {
     let child = Command::new("sh")
         .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
         .args(arguments)
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(errors)
         .process_group(0)
         .spawn()
         .expect("sh runs");
@@ -70,13 +100,17 @@ fn start_stopped(arguments: &[String], directory: &Path) -> Pid {
 struct Trace {
     program: Pid,
     victim: Victim,
-    /// System calls until the kill.
+    act: Act,
+    /// System calls until it happens.
     left: usize,
     /// The shell has become the program.
     runs: bool,
     /// Who is between the entry and the exit of a system call.
     inside: BTreeSet<Pid>,
     known: BTreeSet<Pid>,
+    /// Whose system call is to end with an error.
+    failing: Option<(Pid, Errno)>,
+    traced: Traced,
 }
 
 impl Trace {
@@ -87,12 +121,15 @@ impl Trace {
         match status.expect("the program is a child") {
             WaitStatus::PtraceSyscall(pid) => {
                 self.known.insert(pid);
-                let enters = self.inside.insert(pid) || !self.inside.remove(&pid);
+                let enters = !self.inside.remove(&pid) && self.inside.insert(pid);
                 if enters && self.counts(pid) {
                     self.left -= 1;
                     if self.left == 0 {
-                        self.kill();
+                        self.act(pid);
                     }
+                }
+                if !enters {
+                    self.fail(pid);
                 }
                 go_on(pid, None);
             }
@@ -106,10 +143,11 @@ impl Trace {
                 self.known.insert(pid);
                 go_on(pid, Some(signal));
             }
-            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
-                self.known.remove(&pid);
-                self.inside.remove(&pid);
+            WaitStatus::Exited(pid, status) => {
+                self.traced.succeeded |= pid == self.program && status == 0;
+                self.forget(pid);
             }
+            WaitStatus::Signaled(pid, ..) => self.forget(pid),
             other => panic!("an unexpected stop: {other:?}"),
         }
     }
@@ -132,6 +170,35 @@ impl Trace {
             Victim::All => true,
         };
         is_victim && self.runs && self.left > 0
+    }
+
+    fn forget(&mut self, pid: Pid) {
+        self.known.remove(&pid);
+        self.inside.remove(&pid);
+    }
+
+    /// At the entry of a system call.
+    fn act(&mut self, pid: Pid) {
+        let Ok(mut registers) = ptrace::getregs(pid) else { return };
+        self.traced.call = Some(registers.orig_rax);
+        match self.act {
+            Act::Kill => self.kill(),
+            Act::Fail(_) if UNFAILING.contains(&registers.orig_rax) => {}
+            Act::Fail(error) => {
+                registers.orig_rax = u64::MAX;
+                ptrace::setregs(pid, registers).expect("it stands");
+                self.failing = Some((pid, error));
+            }
+        }
+    }
+
+    /// At the exit of the system call that is to fail.
+    fn fail(&mut self, pid: Pid) {
+        if let Some((_, error)) = self.failing.take_if(|(failing, _)| *failing == pid) {
+            let mut registers = ptrace::getregs(pid).expect("it stands");
+            registers.rax = i64::from(-(error as i32)).cast_unsigned();
+            ptrace::setregs(pid, registers).expect("it stands");
+        }
     }
 
     fn kill(&self) {
