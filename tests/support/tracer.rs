@@ -80,6 +80,7 @@ pub(crate) fn act_at(
 const UNFAILING: [u64; 5] = [13, 14, 15, 60, 231];
 
 /// A shell that stops itself becomes the program when it goes on: until then it can be seized.
+#[allow(clippy::zombie_processes, reason = "the trace waits for it, by its pid")]
 fn start_stopped(arguments: &[String], directory: &Path, errors: Stdio) -> Pid {
     let child = Command::new("sh")
         .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
