@@ -25,24 +25,30 @@ use crate::state::{State, StateDirectory, Status};
 /// Runs a command; gives the exit status.
 pub(crate) fn run(command: &Command, context: &Context, output: &mut dyn Write) -> Result<u8, RuntimeError> {
     match command {
-        Command::Create(options) => create::create(options, context),
-        Command::Run(options) => create::run(options, context),
-        Command::Exec(options) => exec::run(options, context),
-        Command::Start { id } => start::run(id, context),
-        Command::State { id } => state::run(id, context, output),
-        Command::Kill { id, signal, all } => kill::run(id, signal, *all, context),
-        Command::Delete { id, force } => delete::run(id, *force, context),
-        Command::Ps { id, json, arguments } => ps::run(id, *json, arguments, context, output),
-        Command::List { json, quiet } => list::run(*json, *quiet, context, output),
-        Command::Spec { bundle, rootless } => spec::run(bundle.as_deref(), *rootless),
-        Command::Features => features::run(output),
+        Command::Create(options) => apart(|| create::create(options, context)),
+        Command::Run(options) => apart(|| create::run(options, context)),
+        Command::Exec(options) => apart(|| exec::run(options, context)),
+        Command::Start { id } => apart(|| start::run(id, context)),
+        Command::State { id } => apart(|| state::run(id, context, output)),
+        Command::Kill { id, signal, all } => apart(|| kill::run(id, signal, *all, context)),
+        Command::Delete { id, force } => apart(|| delete::run(id, *force, context)),
+        Command::Ps { id, json, arguments } => apart(|| ps::run(id, *json, arguments, context, output)),
+        Command::List { json, quiet } => apart(|| list::run(*json, *quiet, context, output)),
+        Command::Spec { bundle, rootless } => apart(|| spec::run(bundle.as_deref(), *rootless)),
+        Command::Features => apart(|| features::run(output)),
         Command::Version => write(output, &version()),
         Command::Help => write(output, HELP),
-        Command::Pause { id } => pause::pause(id, context),
-        Command::Resume { id } => pause::resume(id, context),
-        Command::Update(parsed) => update::run(parsed, context, &mut std::io::stdin()),
-        Command::Events(parsed) => events::run(parsed, context, output),
+        Command::Pause { id } => apart(|| pause::pause(id, context)),
+        Command::Resume { id } => apart(|| pause::resume(id, context)),
+        Command::Update(parsed) => apart(|| update::run(parsed, context, &mut std::io::stdin())),
+        Command::Events(parsed) => apart(|| events::run(parsed, context, output)),
     }
+}
+
+/// Keeps a command's code out of its caller's, whose stack would be as large as that of all commands together.
+#[inline(never)]
+fn apart<T>(command: impl FnOnce() -> T) -> T {
+    command()
 }
 
 fn version() -> String {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::cgroup::Driver;
 use crate::cli::Global;
 use crate::log::Log;
+use crate::process::protect::PrivateMount;
 use crate::sys::StringList;
 
 /// The default place of state, for root.
@@ -52,6 +53,8 @@ pub(crate) struct Context {
     is_rootless: bool,
     user_bus: Option<String>,
     pub(crate) listen_fds: u32,
+    /// To be let go of by every process of a command that makes or enters a container, before the container's program runs.
+    pub(crate) private_mount: PrivateMount,
 }
 
 impl Context {
@@ -73,6 +76,7 @@ impl Context {
             is_rootless,
             user_bus: user_bus.filter(|_| is_rootless),
             listen_fds: call.variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0),
+            private_mount: PrivateMount::default(),
         }
     }
 

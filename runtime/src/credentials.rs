@@ -34,6 +34,11 @@ impl Credentials {
         }
     }
 
+    /// Whether these are the ids that the runtime has already.
+    pub(crate) fn is_root(&self) -> bool {
+        (self.uid, self.gid) == (0, 0)
+    }
+
     /// Becomes this user for good. Capabilities that are permitted stay permitted (`PR_SET_KEEPCAPS`).
     ///
     /// In a user namespace whose `setgroups` is denied the groups stay as they are; validation has refused additional ones.
@@ -72,7 +77,7 @@ pub(crate) fn find_home(root: BorrowedFd<'_>, uid: u32) -> CString {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(file) = resolve::open_with(root, c"etc/passwd", flags) else { return fallback() };
     let mut text = Vec::new();
-    let mut block = [0_u8; 4096];
+    let mut block = [0_u8; 512];
     while text.len() < MAX_PASSWD {
         match rustix::io::read(&file, &mut block) {
             Ok(0) => break,

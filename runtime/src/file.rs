@@ -1,6 +1,8 @@
 //! Whole files, with no more system calls than it takes: containerd starts the runtime several times for each container.
 
 use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -13,11 +15,27 @@ const USUAL_SIZE: usize = 16 * 1024;
 /// # Errors
 /// What the file system says.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    read_open(&open(path)?)
+}
+
+/// As [`read`], and leaves it to the end of the process, or to execve, to close the file: for one that is read once.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
+    let file = ManuallyDrop::new(open(path)?);
+    read_open(&file)
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn read_open(file: &OwnedFd) -> io::Result<Vec<u8>> {
     let mut content = Vec::with_capacity(USUAL_SIZE);
     loop {
         let room = content.capacity() - content.len();
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut content)) {
+        match rustix::io::read(file, rustix::buffer::spare_capacity(&mut content)) {
             // A regular file gives less than it is asked for only at its end.
             Ok(length) if length < room => return Ok(content),
             Ok(_) => content.reserve(content.len()),

@@ -36,6 +36,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 pub use context::Call;
+use process::protect::PrivateMount;
 
 /// What `exec` ends with when there is no status of a program to end with.
 const EXEC_FAILED: u8 = 255;
@@ -50,9 +51,12 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
     };
     let protected = protect(&invocation.command, call);
     process::streams::ensure();
-    let context = context::Context::new(&invocation.global, call);
+    let mut context = context::Context::new(&invocation.global, call);
     context.log.debug(&format!("called as {arguments:?}"));
-    let result = protected.and_then(|()| command::run(&invocation.command, &context, output));
+    let result = protected.and_then(|private_mount| {
+        context.private_mount = private_mount;
+        command::run(&invocation.command, &context, output)
+    });
     match result {
         Ok(status) => status,
         Err(error) => {
@@ -67,12 +71,12 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
 }
 
 /// What enters a container, or makes one, must not be writable from there. Comes first: it may start the program once more.
-fn protect(command: &cli::Command, call: &Call) -> Result<(), error::RuntimeError> {
+fn protect(command: &cli::Command, call: &Call) -> Result<PrivateMount, error::RuntimeError> {
     match command {
         cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_) => {
             Ok(process::protect::ensure(call)?)
         }
-        _ => Ok(()),
+        _ => Ok(PrivateMount::default()),
     }
 }
 

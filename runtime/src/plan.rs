@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::capabilities::CapabilityPlan;
 use crate::credentials::Credentials;
@@ -292,8 +292,13 @@ fn plan_rootfs(
 }
 
 /// The path of a namespace to join. An empty one is none, as runc writes it.
-pub(crate) fn namespace_path(namespace: &oci_spec::runtime::LinuxNamespace) -> Option<&Path> {
+pub(crate) fn namespace_path(namespace: &LinuxNamespace) -> Option<&Path> {
     namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
+}
+
+/// The flags of all namespaces of the spec, new and by path.
+pub(crate) fn namespace_flags(namespaces: &[LinuxNamespace]) -> i32 {
+    namespaces.iter().fold(0, |flags, one| flags | flag(one.typ()))
 }
 
 /// Whether a container has no mount namespace made for it.

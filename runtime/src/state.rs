@@ -1,7 +1,7 @@
 //! What the runtime remembers of a container between its calls: `<root>/<id>/state.json`, a copy of the spec, and, between
 //! `create` and `start`, the socket that the init process waits on.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Scope;
 use crate::file;
+use crate::seccomp::Program;
 
 /// The name in every state file, by which others see whose it is.
 pub const RUNTIME_NAME: &str = "inspect-runtime";
@@ -20,6 +21,7 @@ const NEW_STATE: &str = ".state.json.new";
 const SPEC: &str = "config.json";
 const NEW_SPEC: &str = ".config.json.new";
 const START_SOCKET: &str = "start.sock";
+const FILTER: &str = "seccomp.bpf";
 
 /// The content of `state.json`. Fields that a later version adds have defaults, so that it reads files of an earlier one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -66,7 +68,18 @@ pub struct State {
     pub shares_pids: bool,
     /// The spec's annotations.
     #[serde(default)]
-    pub annotations: HashMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// `start` is to wait until the program runs: hooks come after that, a listener has to be handed on, or execve may fail.
+    /// Always so in the states of versions that did not write it.
+    #[serde(default = "always")]
+    pub waits_for_payload: bool,
+    /// `delete` has to look into the spec: it has `poststop` hooks or a resource class. Always so in the states of versions that
+    /// did not write it.
+    #[serde(default = "always")]
+    pub needs_spec_to_delete: bool,
+    /// The compiled seccomp filter is kept beside the state.
+    #[serde(default)]
+    pub has_filter: bool,
     /// The uid of who created it.
     #[serde(default)]
     pub owner: u32,
@@ -76,6 +89,10 @@ pub struct State {
     /// That process's start time.
     #[serde(default)]
     pub creator_start: u64,
+}
+
+fn always() -> bool {
+    true
 }
 
 /// [`Scope`] as the state file has it.
@@ -307,6 +324,20 @@ impl StateDirectory {
         self.path.join(SPEC)
     }
 
+    /// Keeps the compiled seccomp filter for `exec`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn save_filter(&self, program: &Program) -> Result<(), StateError> {
+        let path = self.path.join(FILTER);
+        file::write_private(&path, &program.to_bytes()).map_err(|source| file_error("write", &path, source))
+    }
+
+    /// The compiled filter, if this version of the runtime has kept it.
+    pub(crate) fn load_filter(&self) -> Option<Program> {
+        Program::from_bytes(&file::read(&self.path.join(FILTER)).ok()?)
+    }
+
     /// The socket the init process waits on between `create` and `start`.
     #[must_use]
     pub fn start_socket(&self) -> PathBuf {
@@ -319,12 +350,13 @@ impl StateDirectory {
         &self.path
     }
 
-    /// Removes the directory; that it is gone is no error. The usual names go first: a walk costs more.
+    /// Removes the directory; that it is gone is no error. The usual names go first: a walk costs more. `has_filter` as in
+    /// the state.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn remove(&self) -> Result<(), StateError> {
-        for name in [SPEC, STATE] {
+    pub fn remove(&self, has_filter: bool) -> Result<(), StateError> {
+        for name in [SPEC, STATE].into_iter().chain(has_filter.then_some(FILTER)) {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(file_error("remove", &self.path.join(name), error));
@@ -440,7 +472,7 @@ pub(crate) fn process_start(pid: i32) -> Option<u64> {
 }
 
 fn foreign_owner(text: &[u8]) -> Option<&'static str> {
-    let keys: HashMap<String, serde::de::IgnoredAny> = serde_json::from_slice(text).ok()?;
+    let keys: BTreeMap<String, serde::de::IgnoredAny> = serde_json::from_slice(text).ok()?;
     if keys.contains_key("init_process_pid") && !keys.contains_key("runtime") {
         return Some("runc");
     }

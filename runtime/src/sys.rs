@@ -1,15 +1,20 @@
 //! The system calls that no safe wrapper covers: the only unsafe code of the runtime.
 #![allow(unsafe_code, reason = "the one home of unsafe code; every block states its obligation")]
 
+mod arena;
 mod bpf;
+mod program;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+pub use arena::Arena;
 pub use bpf::{
     BpfInstruction, attach_device_program, attached_device_programs, detach_device_program,
     load_device_program, open_program,
 };
+pub(crate) use program::OWN_PROGRAM;
+pub use program::{ProgramCopy, remap_program};
 
 // ---- the entry -------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 //! The built-in OCI runtime's binary: takes the arguments, runs, gives the status.
 //!
-//! It starts as a C program does, without the standard library's start-up, and allocates from few large blocks: containerd
+//! It starts as a C program does, without the standard library's start-up, and allocates from its own memory: containerd
 //! starts it several times for each container, and most of its commands take less time than those two would.
 // A test harness brings its own `main`.
 #![cfg_attr(not(test), no_main)]
@@ -9,9 +9,10 @@ use std::ffi::OsString;
 use std::io::Write as _;
 
 use inspect_runtime::Call;
+use inspect_runtime::sys::Arena;
 
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Arena<dlmalloc::GlobalDlmalloc> = Arena::new(dlmalloc::GlobalDlmalloc);
 
 #[cfg(not(test))]
 inspect_runtime::program!(run);

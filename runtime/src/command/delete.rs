@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
 use crate::intel_rdt::ResourceClass;
+use crate::process::parent::load_spec;
 use crate::state::{State, StateDirectory, StateError, Status};
 
 /// Removes what a container left; with `force` a living one, too, and then one that is not there is no error.
@@ -17,7 +18,7 @@ pub(super) fn run(id: &str, force: bool, context: &Context) -> Result<u8, Runtim
         Err(StateError::Missing { .. }) if force => {
             // The runtime was killed between making the directory and writing into it.
             if directory.exists() {
-                directory.remove()?;
+                directory.remove(false)?;
             }
             return Ok(0);
         }
@@ -66,9 +67,10 @@ pub(super) fn remove(
         (None, Some(scope)) => cgroup::stop(&scope)?,
         (None, None) => {}
     }
-    let (hooks, class) = match leftover.known {
-        Some(_) => (None, None),
-        None => load_parts(&directory.spec_path(), &state.id),
+    let (hooks, class) = if leftover.known.is_none() && state.needs_spec_to_delete {
+        load_parts(&directory.spec_path(), &state.id)
+    } else {
+        (None, None)
     };
     let known = leftover.known;
     let hooks = known.map(|known| known.hooks).or(hooks.as_ref());
@@ -78,7 +80,7 @@ pub(super) fn remove(
     if let Some(root) = state.root_mount {
         crate::rootfs::detach(&state.rootfs, root, state.mount_namespace.as_deref())?;
     }
-    directory.remove()?;
+    directory.remove(state.has_filter)?;
     if let Some(hooks) = hooks {
         let place = HookPlace { environment: None, directory: Some(&state.bundle) };
         for hook in &hooks.poststop {
@@ -106,13 +108,8 @@ fn remove_cgroup(path: &Path, state: &State) -> Result<(), RuntimeError> {
     Ok(cgroup::delete(path, scope.as_ref())?)
 }
 
-/// What of the spec matters now. Most specs have neither hooks nor a resource class: then the text is not parsed.
+/// What of the spec matters now.
 fn load_parts(path: &Path, id: &str) -> (Option<HookPlan>, Option<ResourceClass>) {
-    let Ok(text) = crate::file::read(path) else { return (None, None) };
-    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
-    if !has(b"\"poststop\"") && !has(b"\"intelRdt\"") {
-        return (None, None);
-    }
-    let Ok(spec) = serde_json::from_slice::<oci_spec::runtime::Spec>(&text) else { return (None, None) };
+    let Ok((spec, _)) = load_spec(path) else { return (None, None) };
     (HookPlan::from_spec(spec.hooks().as_ref()).ok(), ResourceClass::from_spec(&spec, id).ok().flatten())
 }

@@ -1,11 +1,12 @@
 //! `exec`.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec, UserBuilder};
+use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxNamespace, Process, UserBuilder};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Deserialize;
 
 use crate::cgroup::Cgroup;
 use crate::cli::ExecOptions;
@@ -18,11 +19,61 @@ use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, SeccompListener};
 use crate::resolve::HostProc;
 use crate::scheduling::{OuterLimits, plan_affinity};
-use crate::state::{State, Status};
+use crate::seccomp::Program;
+use crate::state::{State, StateDirectory, Status};
 use crate::step::Step as _;
 use crate::sys;
 use crate::terminal;
 use crate::validate::validate_process;
+
+/// What `exec` needs of a container's spec. The rest, most of which is the seccomp profile, is passed over.
+#[derive(Deserialize)]
+struct ContainerSpec {
+    process: Option<Process>,
+    linux: Option<ContainerLinux>,
+}
+
+#[derive(Deserialize)]
+struct ContainerLinux {
+    namespaces: Option<Vec<LinuxNamespace>>,
+    seccomp: Option<Listener>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Listener {
+    listener_path: Option<PathBuf>,
+    listener_metadata: Option<String>,
+}
+
+impl ContainerSpec {
+    fn namespaces(&self) -> &[LinuxNamespace] {
+        self.linux.as_ref().and_then(|linux| linux.namespaces.as_deref()).unwrap_or_default()
+    }
+
+    fn seccomp(&self) -> Option<&Listener> {
+        self.linux.as_ref()?.seccomp.as_ref()
+    }
+}
+
+fn load_spec(path: &Path) -> Result<ContainerSpec, RuntimeError> {
+    let failed = |source| RuntimeError::File { operation: "read", path: path.to_path_buf(), source };
+    let text = crate::file::read_once(path).map_err(failed)?;
+    parent::parse_json(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })
+}
+
+/// The filter that `create` has kept, or the profile compiled now.
+fn load_filter(directory: &StateDirectory, state: &State) -> Result<Option<Program>, RuntimeError> {
+    if let Some(program) = state.has_filter.then(|| directory.load_filter()).flatten() {
+        return Ok(Some(program));
+    }
+    let (spec, _) = parent::load_spec(&directory.spec_path())?;
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(crate::seccomp::compile).transpose().map_err(|error| RuntimeError::Refused {
+        operation: "compile the seccomp profile",
+        reason: error.to_string(),
+    })
+}
 
 /// Runs a further process in a container.
 pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, RuntimeError> {
@@ -32,24 +83,26 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
         Status::Paused if !options.ignore_paused => return Err(RuntimeError::ExecPaused),
         _ => {}
     }
-    let (spec, _) = parent::load_spec(&directory.spec_path())?;
+    let spec = load_spec(&directory.spec_path())?;
     let process = describe_process(options, &spec)?;
     validate_process("process", &process)?;
-    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let program = profile.map(crate::seccomp::compile).transpose().map_err(|error| {
-        RuntimeError::Refused { operation: "compile the seccomp profile", reason: error.to_string() }
-    })?;
+    let program = match spec.seccomp() {
+        Some(_) => load_filter(&directory, &state)?,
+        None => None,
+    };
     let mut plan = plan::plan_process(&process, program, options.preserve_fds + context.listen_fds)?;
     plan.scheduling.outer.oom_score_adj =
-        process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
-    let configured = spec.process().as_ref().and_then(|own| own.exec_cpu_affinity().as_ref());
+        process.oom_score_adj().or_else(|| spec.process.as_ref()?.oom_score_adj());
+    let configured = spec.process.as_ref().and_then(|own| own.exec_cpu_affinity().as_ref());
     let affinity = plan_affinity(process.exec_cpu_affinity().as_ref().or(configured))?;
     affinity.begin()?;
     plan.scheduling.outer.affinity = affinity.last;
     let (console, sender) = open_console(options, &plan)?;
-    let listener = profile.and_then(SeccompListener::from_spec);
-    let pid_file = options.pid_file.as_deref();
-    let started = start(&state, plan, sender, options, pid_file, !options.detach)?;
+    let listener = spec.seccomp().and_then(|seccomp| {
+        let metadata = seccomp.listener_metadata.clone().unwrap_or_default();
+        Some(SeccompListener::new(seccomp.listener_path.clone()?, metadata))
+    });
+    let started = start(Target { context, spec: &spec, state: &state }, plan, sender, options)?;
     let pid = started.pid.as_raw_nonzero().get();
     if let Err(error) = parent::await_payload(&started.channel, &state, pid, listener.as_ref()) {
         reap(&started);
@@ -67,17 +120,24 @@ struct Started {
     channel: Channel,
 }
 
+/// What a process enters.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    context: &'a Context,
+    spec: &'a ContainerSpec,
+    state: &'a State,
+}
+
 fn start(
-    state: &State,
+    target: Target<'_>,
     plan: ProcessPlan,
     console: Option<OwnedFd>,
     options: &ExecOptions,
-    pid_file: Option<&Path>,
-    is_foreground: bool,
 ) -> Result<Started, RuntimeError> {
+    let state = target.state;
     let init_pid = Pid::from_raw(state.init_process_pid).ok_or(RuntimeError::ExecStopped)?;
     let init = pidfd_open(init_pid, PidfdFlags::empty()).map_err(|_| RuntimeError::ExecStopped)?;
-    let namespaces = exec::foreign_namespaces(state.init_process_pid)?;
+    let namespaces = exec::namespaces_to_join(target.spec.namespaces(), state.init_process_pid)?;
     let root = state.root_mount.map(|_| exec::open_root_of(state.init_process_pid)).transpose()?;
     // Now the pidfd and the namespaces are of the same process, or it has ended.
     if !state.is_init_alive() {
@@ -93,15 +153,17 @@ fn start(
         namespaces,
         root,
         console,
-        is_relayed: is_foreground && options.console_socket.is_none(),
+        is_relayed: !options.detach && options.console_socket.is_none(),
         groups_denied,
     };
-    if is_foreground {
+    if !options.detach {
         sys::block_signals();
     }
-    let (pid, pidfd, channel) = clone_into(process, state, &cgroup, options.cgroup.is_some())?;
+    let (pid, pidfd, channel) = clone_into(process, target, &cgroup, options.cgroup.is_some())?;
+    // The kernel waits here while the process enters: it is the last to have it.
+    target.context.private_mount.release();
     let started = Started { pid, pidfd, channel };
-    match let_go(&started, &limits, pid_file, options.pidfd_socket.as_deref()) {
+    match let_go(&started, &limits, options) {
         Ok(()) => Ok(started),
         Err(error) => {
             reap(&started);
@@ -117,12 +179,7 @@ fn reap(started: &Started) {
     rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).ok();
 }
 
-fn let_go(
-    started: &Started,
-    limits: &OuterLimits,
-    pid_file: Option<&Path>,
-    pidfd_socket: Option<&Path>,
-) -> Result<(), RuntimeError> {
+fn let_go(started: &Started, limits: &OuterLimits, options: &ExecOptions) -> Result<(), RuntimeError> {
     match started.channel.receive().step("hear from", "the process")? {
         Message::Ready => {}
         Message::Failed(report) => {
@@ -132,10 +189,10 @@ fn let_go(
     }
     let pid = started.pid.as_raw_nonzero().get();
     limits.apply(started.pid)?;
-    if let Some(path) = pid_file {
+    if let Some(path) = &options.pid_file {
         parent::write_pid_file(path, pid)?;
     }
-    if let Some(path) = pidfd_socket {
+    if let Some(path) = &options.pidfd_socket {
         parent::send_pidfd(path, &started.pidfd)?;
     }
     Ok(started.channel.send(&Message::Go).step("speak to", "the process")?)
@@ -152,15 +209,16 @@ fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Cgroup, RuntimeErr
 /// cgroup was asked for, the new process goes where the init process is.
 fn clone_into(
     plan: ExecPlan,
-    state: &State,
+    target: Target<'_>,
     cgroup: &Cgroup,
     is_chosen: bool,
 ) -> Result<(Pid, OwnedFd, Channel), RuntimeError> {
-    if !is_chosen && cgroup_is_inner(state) {
-        let init = init_cgroup(state)?;
-        return Ok(exec::clone(plan, Some(init.fd()))?);
+    let private_mount = &target.context.private_mount;
+    if !is_chosen && cgroup_is_inner(target.state) {
+        let init = init_cgroup(target.state)?;
+        return Ok(exec::clone(plan, Some(init.fd()), private_mount)?);
     }
-    Ok(exec::clone(plan, Some(cgroup.fd()))?)
+    Ok(exec::clone(plan, Some(cgroup.fd()), private_mount)?)
 }
 
 /// Whether controllers are on for cgroups below: the kernel refuses processes beside them (`EBUSY`).
@@ -202,7 +260,7 @@ fn open_console(
 }
 
 /// The process: from `--process`, or the spec's with what the command line changes.
-fn describe_process(options: &ExecOptions, spec: &Spec) -> Result<Process, RuntimeError> {
+fn describe_process(options: &ExecOptions, spec: &ContainerSpec) -> Result<Process, RuntimeError> {
     if let Some(path) = &options.process {
         let text = std::fs::read(path).map_err(|source| RuntimeError::File {
             operation: "read",
@@ -211,7 +269,7 @@ fn describe_process(options: &ExecOptions, spec: &Spec) -> Result<Process, Runti
         })?;
         return parse_process(&text).map_err(|source| RuntimeError::Json { path: path.clone(), source });
     }
-    let mut process = spec.process().clone().unwrap_or_default();
+    let mut process = spec.process.clone().unwrap_or_default();
     process.set_args(Some(options.arguments.clone()));
     process.set_terminal(Some(options.tty));
     if !options.tty {

@@ -10,8 +10,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-/// The longest message: a cause chain is cut there.
-const MAX_MESSAGE: usize = 4096;
+/// The longest cause chain, in bytes; what is longer is cut there.
+const MAX_REPORT: usize = 4096;
+/// The longest packet. Small, since each side has one on its stack, whose pages the other has copies of.
+const MAX_PACKET: usize = 256;
 
 /// What is said. `docs/runtime.md` says in which order.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) enum Message {
     Hooks,
     /// From init: all is set up but what must come last.
     Ready,
+    /// From init, after `create`: execve may fail, so `start` should wait and see.
+    Doubtful,
     /// From init: this failed; it ends.
     Failed(String),
     /// From init: the descriptor that seccomp notifications come from.
@@ -55,15 +59,26 @@ impl Channel {
             Message::Go => self.send_bytes(b"G", b""),
             Message::Hooks => self.send_bytes(b"H", b""),
             Message::Ready => self.send_bytes(b"R", b""),
+            Message::Doubtful => self.send_bytes(b"D", b""),
             Message::Pid(pid) => self.send_bytes(b"P", &pid.to_ne_bytes()),
-            Message::Failed(text) => {
-                self.send_bytes(b"F", &text.as_bytes()[..text.len().min(MAX_MESSAGE - 1)])
-            }
+            Message::Failed(text) => self.send_report(&text.as_bytes()[..text.len().min(MAX_REPORT)]),
             Message::Listener(descriptor) => {
                 send_with_descriptors(self.0.as_fd(), b"L", &[descriptor.as_fd()])
             }
             Message::End => Ok(()),
         }
+    }
+
+    /// In as many packets as it takes.
+    fn send_report(&self, text: &[u8]) -> Result<(), Errno> {
+        let (last, parts) = match text.rchunks(MAX_PACKET - 1).next() {
+            Some(last) => (last, &text[..text.len() - last.len()]),
+            None => (text, text),
+        };
+        for part in parts.chunks(MAX_PACKET - 1) {
+            self.send_bytes(b"f", part)?;
+        }
+        self.send_bytes(b"F", last)
     }
 
     fn send_bytes(&self, kind: &[u8], text: &[u8]) -> Result<(), Errno> {
@@ -74,17 +89,28 @@ impl Channel {
 
     /// Waits for what the other side says.
     pub(crate) fn receive(&self) -> Result<Message, Errno> {
-        let mut bytes = [0_u8; MAX_MESSAGE];
-        let (length, descriptor) = receive_with_descriptor(self.0.as_fd(), &mut bytes)?;
-        let Some((kind, text)) = bytes[..length].split_first() else { return Ok(Message::End) };
+        let mut bytes = [0_u8; MAX_PACKET];
+        let mut report = Vec::new();
+        let (kind, text, descriptor) = loop {
+            let (length, descriptor) = receive_with_descriptor(self.0.as_fd(), &mut bytes)?;
+            match bytes[..length].split_first() {
+                None => return Ok(Message::End),
+                Some((b'f', part)) if report.len() < MAX_REPORT => report.extend_from_slice(part),
+                Some((kind, text)) => break (kind, text, descriptor),
+            }
+        };
         match (kind, descriptor) {
             (b'G', _) => Ok(Message::Go),
             (b'H', _) => Ok(Message::Hooks),
             (b'R', _) => Ok(Message::Ready),
+            (b'D', _) => Ok(Message::Doubtful),
             (b'P', _) => {
                 text.try_into().map(|pid| Message::Pid(i32::from_ne_bytes(pid))).map_err(|_| Errno::PROTO)
             }
-            (b'F', _) => Ok(Message::Failed(String::from_utf8_lossy(text).into_owned())),
+            (b'F', _) => {
+                report.extend_from_slice(text);
+                Ok(Message::Failed(String::from_utf8_lossy(&report).into_owned()))
+            }
             (b'L', Some(descriptor)) => Ok(Message::Listener(descriptor)),
             _ => Err(Errno::PROTO),
         }
@@ -155,13 +181,21 @@ mod tests {
     #[test]
     fn messages_arrive_as_they_were_sent() {
         let (one, other) = Channel::pair().unwrap();
+        for length in [0, 1, MAX_PACKET - 1, MAX_PACKET, 2 * MAX_PACKET - 2, 1000] {
+            let sent: String = ('a'..='z').cycle().take(length).collect();
+            one.send(&Message::Failed(sent.clone())).unwrap();
+            let Message::Failed(text) = other.receive().unwrap() else { panic!() };
+            assert_eq!(text, sent);
+        }
         one.send(&Message::Ready).unwrap();
+        one.send(&Message::Doubtful).unwrap();
         one.send(&Message::Failed("cannot".repeat(2000))).unwrap();
         one.send(&Message::Listener(rustix::io::dup(&one.0).unwrap())).unwrap();
         one.send(&Message::Pid(-7)).unwrap();
         assert!(matches!(other.receive().unwrap(), Message::Ready));
+        assert!(matches!(other.receive().unwrap(), Message::Doubtful));
         let Message::Failed(text) = other.receive().unwrap() else { panic!() };
-        assert_eq!(text.len(), MAX_MESSAGE - 1);
+        assert_eq!(text.len(), MAX_REPORT);
         assert!(matches!(other.receive().unwrap(), Message::Listener(_)));
         assert!(matches!(other.receive().unwrap(), Message::Pid(-7)));
         other.send(&Message::Go).unwrap();

@@ -2,12 +2,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use oci_spec::runtime::LinuxNamespace;
 use rustix::process::{DumpableBehavior, Pid};
 
 use super::channel::{Channel, Message};
 use super::finish;
 use crate::credentials;
-use crate::plan::{CLONE_NEWTIME, ProcessPlan};
+use crate::plan::{self, CLONE_NEWTIME, ProcessPlan};
+use crate::process::protect::PrivateMount;
 use crate::resolve::HostProc;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
@@ -32,8 +34,9 @@ pub(crate) struct ExecPlan {
 
 /// Clones the process into `cgroup` and the container's PID namespace.
 pub(crate) fn clone(
-    plan: ExecPlan,
+    mut plan: ExecPlan,
     cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+    private_mount: &PrivateMount,
 ) -> Result<(Pid, OwnedFd, Channel), StepError> {
     let (channel, other) = Channel::pair().step("make", "a channel")?;
     // The child is seen by the container's processes from its first moment: none of them may look into it.
@@ -46,10 +49,16 @@ pub(crate) fn clone(
         .step("clone", "the process")?
     {
         Cloned::Child => {
+            private_mount.release();
             drop(channel);
             run(plan, &other)
         }
-        Cloned::Parent(pid, pidfd) => Ok((pid, pidfd, channel)),
+        Cloned::Parent(pid, pidfd) => {
+            // Memory that the child has a copy of would be copied to be freed, and this process ends soon.
+            drop(plan.console.take());
+            std::mem::forget(plan);
+            Ok((pid, pidfd, channel))
+        }
     }
 }
 
@@ -60,7 +69,10 @@ fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
     if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
         sys::exit_now(1);
     }
-    let error = finish::become_payload(&plan.process, channel, plan.groups_denied, || Ok(()));
+    if let Err(error) = finish::drop_privileges(&plan.process, plan.groups_denied) {
+        finish::fail(channel, &error);
+    }
+    let error = finish::become_payload(&plan.process, channel, || Ok(()));
     finish::fail(channel, &error)
 }
 
@@ -106,9 +118,14 @@ const KINDS: [(i32, &str); 8] = [
     (CLONE_NEWTIME, "time"),
 ];
 
-/// The kinds of namespaces in which the init process differs from the caller. Those that are the same need no joining, and
-/// joining one's own user namespace is an error.
-pub(crate) fn foreign_namespaces(init: i32) -> Result<i32, StepError> {
+/// The kinds of namespaces to join: the spec's. Root may join any of them, its own too. But joining one's own user namespace
+/// is an error, and from another user namespace the host's cannot be joined: then they are those in which the init process
+/// differs from the caller.
+pub(crate) fn namespaces_to_join(of_spec: &[LinuxNamespace], init: i32) -> Result<i32, StepError> {
+    let of_spec = plan::namespace_flags(of_spec);
+    if of_spec & libc::CLONE_NEWUSER == 0 && rustix::process::geteuid().is_root() {
+        return Ok(of_spec);
+    }
     let mut flags = 0;
     for (flag, name) in KINDS {
         let identify = |process: &str| {

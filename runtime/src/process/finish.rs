@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
 
 use super::channel::{Channel, Message};
 use crate::credentials;
@@ -109,18 +110,34 @@ fn write_attribute(procfs: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<
     file.write_all(value).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Gives up every privilege that the payload is not to have and becomes it. Returns only an error.
+/// Gives up what the payload is not to have and becomes its user. Without no_new_privs a filter takes `CAP_SYS_ADMIN` to load:
+/// then the capabilities stay until it is.
 ///
-/// The order is what each step needs: dropping from the bounding set takes `CAP_SETPCAP`; changing ids takes `CAP_SETUID`; a
-/// filter without no_new_privs takes `CAP_SYS_ADMIN`, and is loaded when only capset and execve are left to do. `last` comes
-/// when nothing but execve is left: as in runc, hooks of the container's own have no more rights than its program.
+/// The order is what each step needs: dropping from the bounding set takes `CAP_SETPCAP`, changing ids takes `CAP_SETUID`.
+pub(crate) fn drop_privileges(plan: &ProcessPlan, groups_denied: bool) -> Result<(), StepError> {
+    plan.capabilities.apply_bounding()?;
+    plan.credentials.apply(groups_denied)?;
+    if !plan.credentials.is_root() {
+        // The change of ids makes it what the host's `fs.suid_dumpable` says.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .step("set", "PR_SET_DUMPABLE")?;
+    }
+    enter_directory_as_user(plan)?;
+    if keeps_capabilities(plan) { regain_permitted() } else { plan.capabilities.apply() }
+}
+
+fn keeps_capabilities(plan: &ProcessPlan) -> bool {
+    plan.seccomp.is_some() && !plan.no_new_privileges
+}
+
+/// Becomes the payload, after [`drop_privileges`]. Returns only an error. `last` comes when nothing but execve is left: as in
+/// runc, hooks of the container's own have no more rights than its program.
 pub(crate) fn become_payload(
     plan: &ProcessPlan,
     channel: &Channel,
-    groups_denied: bool,
     last: impl FnOnce() -> Result<(), StepError>,
 ) -> StepError {
-    match drop_privileges(plan, channel, groups_denied).and_then(|()| last()) {
+    match take_last_steps(plan, channel).and_then(|()| last()) {
         Ok(()) => {
             let path = plan.candidates.first().map_or(c"", |path| path.as_c_str());
             let error = sys::execute(path, &plan.arguments, &plan.environment);
@@ -133,25 +150,18 @@ pub(crate) fn become_payload(
     }
 }
 
-fn drop_privileges(plan: &ProcessPlan, channel: &Channel, groups_denied: bool) -> Result<(), StepError> {
+/// A filter is loaded when as little as can be is left to pass it.
+fn take_last_steps(plan: &ProcessPlan, channel: &Channel) -> Result<(), StepError> {
     // What the caller left open stays outside: all but the standard streams and those asked for.
     sys::close_on_exec_from(3 + plan.preserve_fds).step("close", "inherited descriptors")?;
     sys::reset_signals();
-    plan.capabilities.apply_bounding()?;
-    plan.credentials.apply(groups_denied)?;
-    enter_directory_as_user(plan)?;
-    if let (Some(program), false) = (&plan.seccomp, plan.no_new_privileges) {
-        regain_permitted()?;
-        install(program, channel)?;
-    }
-    plan.capabilities.apply()?;
     if plan.no_new_privileges {
         rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
-        if let Some(program) = &plan.seccomp {
-            install(program, channel)?;
-        }
     }
-    Ok(())
+    if let Some(program) = &plan.seccomp {
+        install(program, channel)?;
+    }
+    if keeps_capabilities(plan) { plan.capabilities.apply() } else { Ok(()) }
 }
 
 /// Enters the working directory once more as the user, who may not be allowed what root was, and the other way round.
@@ -181,9 +191,14 @@ fn install(program: &crate::seccomp::Program, channel: &Channel) -> Result<(), S
     }
 }
 
-/// Tells the other side why it ends, and ends.
+/// Tells the other side why it ends, and ends. Where `start` has not waited, the reason goes where the program's output would
+/// have gone, as with runc.
 pub(crate) fn fail(channel: &Channel, error: &StepError) -> ! {
-    channel.send(&Message::Failed(crate::step::chain(error))).ok();
+    let message = crate::step::chain(error);
+    if let Err(Errno::PIPE | Errno::CONNRESET) = channel.send(&Message::Failed(message.clone())) {
+        let line = format!("inspect-runtime: {message}\n");
+        rustix::io::write(rustix::stdio::stderr(), line.as_bytes()).ok();
+    }
     sys::exit_now(1)
 }
 

@@ -10,7 +10,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::process::DumpableBehavior;
 
 use super::channel::{Channel, Message};
-use super::finish;
+use super::{finish, program};
 use crate::credentials;
 use crate::hooks::{self, HookPlace};
 use crate::namespaces::Joined;
@@ -62,20 +62,36 @@ impl InitPlan {
 
 /// Runs in the new process, to its end.
 pub(crate) fn run(mut init: InitPlan, channel: Channel) -> ! {
-    let channel = match prepare(&mut init, &channel) {
-        Ok(()) => channel,
-        Err(error) => finish::fail(&channel, &error),
-    };
-    let channel = match await_start(&mut init, channel) {
-        Some(channel) => channel,
-        None => sys::exit_now(1),
+    if let Err(error) = prepare(&mut init, &channel) {
+        finish::fail(&channel, &error);
+    }
+    if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
+        sys::exit_now(1);
+    }
+    // Not before that: until then the runtime limits this process, which it may not do to everybody's.
+    if let Err(error) = finish::drop_privileges(&init.plan.process, init.groups_denied) {
+        finish::fail(&channel, &error);
+    }
+    let channel = match init.start.take() {
+        None => channel,
+        Some(listener) => {
+            if !program::is_sure_to_run(&init.plan.process) && channel.send(&Message::Doubtful).is_err() {
+                sys::exit_now(1);
+            }
+            // The end of the line tells `create` that all went well.
+            drop(channel);
+            match await_start(&init, &listener) {
+                Ok(channel) => channel,
+                Err(_) => sys::exit_now(1),
+            }
+        }
     };
     let start_hooks = || run_start_hooks(&init);
-    let error = finish::become_payload(&init.plan.process, &channel, init.groups_denied, start_hooks);
+    let error = finish::become_payload(&init.plan.process, &channel, start_hooks);
     finish::fail(&channel, &error)
 }
 
-/// Everything that can be done before `start`.
+/// Everything that can be done before `start` with the runtime's privileges.
 fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     if init.wait_first {
         channel.wait_for_go().step("hear from", "the runtime")?;
@@ -187,32 +203,27 @@ fn make_working_directory(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), StepE
     resolve::open_or_make_directory(root, cwd).map(|_| ())
 }
 
-/// Reports, and waits: for the parent to finish, and after `create` for `start` to call. The line to go on with; none if
-/// the other side is gone.
-fn await_start(init: &mut InitPlan, channel: Channel) -> Option<Channel> {
-    channel.send(&Message::Ready).ok()?;
-    channel.wait_for_go().ok()?;
-    let Some(listener) = init.start.take() else { return Some(channel) };
-    drop(channel);
+/// Waits for `start` to call. The line to go on with.
+fn await_start(init: &InitPlan, listener: &OwnedFd) -> Result<Channel, std::io::Error> {
     // It may be long until `start`: nothing of the host's and of the caller's stays open meanwhile.
     let mut kept = vec![listener.as_fd()];
     kept.extend(init.procfs.descriptor());
-    sys::close_all_but(3 + init.plan.process.preserve_fds, &kept).ok()?;
+    sys::close_all_but(3 + init.plan.process.preserve_fds, &kept)?;
     loop {
-        let Ok(caller) = accept_with(&listener, SocketFlags::CLOEXEC) else { continue };
+        let Ok(caller) = accept_with(listener, SocketFlags::CLOEXEC) else { continue };
         let channel = Channel::from_socket(caller);
         // Whoever calls and hangs up did not mean it.
         if channel.wait_for_go().is_ok() {
-            return Some(channel);
+            return Ok(channel);
         }
     }
 }
 
 fn run_start_hooks(init: &InitPlan) -> Result<(), StepError> {
-    let place = HookPlace { environment: Some(&init.plan.process.environment), directory: None };
     if init.plan.hooks.start_container.is_empty() {
         return Ok(());
     }
+    let place = HookPlace { environment: Some(&init.plan.process.environment), directory: None };
     let state = hook_state(init, "created");
     hooks::run(&init.plan.hooks.start_container, place, &state)
         .map_err(|error| std::io::Error::other(chain(&error)))

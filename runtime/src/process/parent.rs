@@ -63,21 +63,28 @@ pub(crate) struct SeccompListener {
 }
 
 /// The spec of a bundle, and its text.
-pub(crate) fn load_spec(path: &Path) -> Result<(Spec, Vec<u8>), RuntimeError> {
-    let text = crate::file::read(path).map_err(|source| RuntimeError::File {
+pub(crate) fn load_spec(path: &Path) -> Result<(Box<Spec>, Vec<u8>), RuntimeError> {
+    let text = crate::file::read_once(path).map_err(|source| RuntimeError::File {
         operation: "read",
         path: path.to_path_buf(),
         source,
     })?;
-    let spec = serde_json::from_slice(&text)
-        .map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
+    let spec = parse_json(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
     Ok((spec, text))
+}
+
+/// Parses JSON. Text that is checked to be UTF-8 as a whole is parsed quicker than bytes of which each string is checked.
+pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(text),
+    }
 }
 
 /// Creates a container up to where its program could run. Nothing is left of it when this fails.
 ///
 /// `spec` and `text` are the bundle's.
-pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<Created, RuntimeError> {
+pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> Result<Created, RuntimeError> {
     validate(spec)?;
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
     let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
@@ -90,15 +97,19 @@ pub(crate) fn create(request: Request<'_>, spec: &Spec, text: &[u8]) -> Result<C
     let resource_class = ResourceClass::from_spec(spec, request.id)?;
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
     state.owner = request.context.uid;
-    state.annotations = spec.annotations().clone().unwrap_or_default();
+    state.annotations =
+        spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
     // Before it is made: whoever cleans up after a runtime that was killed looks for it there.
     state.cgroup_path = cgroup_plan.path().unwrap_or_default();
     state.set_scope(cgroup_plan.scope());
     state.systemd_cgroup = cgroup_plan.scope().is_some();
+    state.needs_spec_to_delete = resource_class.is_some() || !plan.hooks.poststop.is_empty();
     state.shares_pids = plan.new_namespaces() & libc::CLONE_NEWPID == 0;
     directory.create()?;
+    let context = request.context;
+    let (cgroup, child) = (None, None);
     let mut creation =
-        Creation { spec, directory, state, cgroup_plan, resource_class, cgroup: None, child: None };
+        Creation { context, spec, directory, state, cgroup_plan, resource_class, cgroup, child };
     match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
         Err(error) => {
@@ -122,6 +133,7 @@ fn check_console(request: &Request<'_>, plan: &Plan) -> Result<(), RuntimeError>
 }
 
 struct Creation<'s> {
+    context: &'s Context,
     spec: &'s Spec,
     directory: StateDirectory,
     state: State,
@@ -139,6 +151,11 @@ impl Creation<'_> {
         request: Request<'_>,
     ) -> Result<(Channel, HookPlan), RuntimeError> {
         self.directory.save_spec(text)?;
+        // Whoever uses `create` may well use `exec`; a `run` ends soon.
+        if let (Some(program), true) = (&plan.process.seccomp, request.waits_for_start) {
+            self.directory.save_filter(program)?;
+            self.state.has_filter = true;
+        }
         self.directory.save(&self.state)?;
         let waits_for_scope = self.cgroup_plan.scope().is_some();
         if !waits_for_scope {
@@ -147,7 +164,7 @@ impl Creation<'_> {
         }
         let maps = self.id_maps(&plan);
         let hooks_pidfile = (request.pid_file, request.pidfd_socket);
-        let is_foreground = request.is_foreground;
+        let (is_foreground, waits_for_start) = (request.is_foreground, request.waits_for_start);
         let offsets = time_offsets(self.spec);
         let mut steps = namespaces::prepare(&plan, offsets)?;
         let network = steps.joined_network()?;
@@ -172,7 +189,9 @@ impl Creation<'_> {
             channel.send(&Message::Go).step("speak to", "the init process")?;
         }
         self.apply_to_child()?;
-        self.describe()?;
+        self.describe(&hooks)?;
+        // The kernel waits here while init mounts: it is the last to have it.
+        self.context.private_mount.release();
         self.await_ready(&channel, &hooks)?;
         // Now, lest the setting up of the container is limited, too: in descriptors, in processes, in memory.
         if let Some((pid, _)) = &self.child {
@@ -180,6 +199,9 @@ impl Creation<'_> {
         }
         self.record(hooks_pidfile)?;
         channel.send(&Message::Go).step("speak to", "the init process")?;
+        if waits_for_start {
+            self.await_drop(&channel)?;
+        }
         Ok((channel, hooks))
     }
 
@@ -284,6 +306,7 @@ impl Creation<'_> {
         let cgroup = self.cgroup.as_ref().map(Cgroup::fd);
         match sys::clone_process(CloneRequest { flags, cgroup }).step("clone", "the init process")? {
             Cloned::Child => {
+                self.context.private_mount.release();
                 drop(channel);
                 if has_helper { help(init, other, steps) } else { init::run(init, other) }
             }
@@ -367,6 +390,26 @@ impl Creation<'_> {
         }
     }
 
+    /// Waits until init is the container's user and waits for `start`.
+    fn await_drop(&mut self, channel: &Channel) -> Result<(), RuntimeError> {
+        match channel.receive().step("hear from", "the init process")? {
+            Message::End if self.has_ended() => Err(RuntimeError::InitDied { how: self.how_it_ended() }),
+            Message::End => Ok(()),
+            Message::Doubtful => {
+                self.state.waits_for_payload = true;
+                Ok(self.directory.save(&self.state)?)
+            }
+            Message::Failed(report) => Err(RuntimeError::Init { report }),
+            _ => Err(RuntimeError::InitDied { how: "it spoke out of turn".to_owned() }),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let Some((_, pidfd)) = &self.child else { return true };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        matches!(waitid(WaitId::PidFd(pidfd.as_fd()), options), Ok(Some(_)))
+    }
+
     fn how_it_ended(&self) -> String {
         let Some((_, pidfd)) = &self.child else { return "it never was".to_owned() };
         let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
@@ -378,13 +421,16 @@ impl Creation<'_> {
     }
 
     /// Writes the state with the pid, while the child mounts.
-    fn describe(&mut self) -> Result<(), RuntimeError> {
+    fn describe(&mut self, hooks: &HookPlan) -> Result<(), RuntimeError> {
         let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
         self.state.init_process_pid = pid;
         self.state.init_process_start = process_start(pid).unwrap_or(0);
         self.state.creator_pid = 0;
         self.state.cgroup_path =
             self.cgroup.as_ref().map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default();
+        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let has_listener = seccomp.is_some_and(|profile| profile.listener_path().is_some());
+        self.state.waits_for_payload = has_listener || !hooks.poststart.is_empty();
         Ok(self.directory.write_new(&self.state)?)
     }
 
@@ -431,7 +477,7 @@ impl Creation<'_> {
         if let Some(root) = self.state.root_mount {
             rootfs::detach(&self.state.rootfs, root, self.state.mount_namespace.as_deref()).ok();
         }
-        self.directory.remove().ok();
+        self.directory.remove(self.state.has_filter).ok();
     }
 }
 
@@ -491,8 +537,13 @@ pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), StepError> 
 impl SeccompListener {
     /// Where the profile says, if it does.
     pub(crate) fn from_spec(profile: &oci_spec::runtime::LinuxSeccomp) -> Option<Self> {
-        let path = profile.listener_path().clone()?;
-        Some(SeccompListener { path, metadata: profile.listener_metadata().clone().unwrap_or_default() })
+        let metadata = profile.listener_metadata().clone().unwrap_or_default();
+        Some(Self::new(profile.listener_path().clone()?, metadata))
+    }
+
+    /// At `path`, with the text that goes with it.
+    pub(crate) fn new(path: PathBuf, metadata: String) -> Self {
+        SeccompListener { path, metadata }
     }
 
     /// Hands a listener on, with the container process state that runtime-spec's config-linux.md describes.

@@ -2,39 +2,59 @@
 //!
 //! A container can get hold of the program that a process about to become its payload was started from: as `/proc/PID/exe`,
 //! or by naming `/proc/self/exe` as its entry point or its script's interpreter. The file behind that link is open through
-//! the mount that the program was started from. So before a command that makes or enters a container, the runtime starts
-//! itself once more through a private, read-only copy of that mount, which is attached nowhere, and which nobody can make
-//! writable any more once the descriptor that holds it is closed by execve. Commands that enter no container skip this.
+//! the mount that the program was started from. So before a command that makes or enters a container, the runtime moves
+//! itself to a private, read-only copy of that mount, which is attached nowhere, and which nobody can make writable any more
+//! once the descriptor that holds it is closed. It maps itself from the file there and makes that its program
+//! (`PR_SET_MM_MAP`); where the kernel does not let it, it starts itself once more from there. Commands that enter no
+//! container skip this.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::context::Call;
 use crate::plan::READ_ONLY;
 use crate::step::{Step, StepError};
-use crate::sys;
+use crate::sys::{self, OWN_PROGRAM, ProgramCopy};
 
-const OWN_PROGRAM: &str = "/proc/self/exe";
+/// For messages.
+const PROGRAM: &str = "/proc/self/exe";
 
-/// Makes sure that the running program cannot be written to through `/proc/PID/exe`. Returns once that holds: at once in a
-/// process started through the read-only copy, never in the first one, which becomes the second.
-pub(crate) fn ensure(call: &Call) -> Result<(), StepError> {
-    if is_mounted_readonly().step("examine", OWN_PROGRAM)? {
-        return Ok(());
+/// The private mount: letting go of it makes the kernel wait for all its processors, and must have happened before a
+/// container's program runs.
+#[derive(Debug, Default)]
+pub(crate) struct PrivateMount(RefCell<Option<ProgramCopy>>);
+
+impl PrivateMount {
+    /// Lets go of it. Every process that has a copy does so; whoever comes last waits for the kernel.
+    pub(crate) fn release(&self) {
+        drop(self.0.take());
     }
-    let copy = match clone_mount() {
-        Ok(copy) => copy,
-        // A file in memory is on no mount that could be copied, and an ordinary user may copy none.
-        Err(_) if is_sealed() => return Ok(()),
-        Err(_) => copy_to_memory().step("copy", OWN_PROGRAM)?,
+}
+
+/// Makes sure that the running program cannot be written to through `/proc/PID/exe`. Returns once that holds.
+pub(crate) fn ensure(call: &Call) -> Result<PrivateMount, StepError> {
+    let copy = ProgramCopy::new(&READ_ONLY);
+    let has_moved = copy.as_ref().is_ok_and(|copy| sys::remap_program(copy, &call.arguments).is_ok());
+    // The kernel is asked whether it took: this is what everything rests on.
+    let is_readonly = is_mounted_readonly().step("examine", PROGRAM)?;
+    if has_moved && is_readonly {
+        return Ok(PrivateMount(RefCell::new(copy.ok())));
+    }
+    // Started again from a copy already, or never on anything that can be written to.
+    if is_readonly || is_sealed() {
+        return Ok(PrivateMount::default());
+    }
+    let place = match copy {
+        Ok(copy) => copy.into_place(),
+        Err(_) => copy_to_memory().step("copy", PROGRAM)?,
     };
     let (arguments, environment) = call.to_lists();
-    let error = sys::execute_file(copy.as_fd(), &arguments, &environment);
-    Err::<(), _>(error).step("start again", OWN_PROGRAM)
+    let error = sys::execute_file(place.as_fd(), &arguments, &environment);
+    Err::<(), _>(error).step("start again", PROGRAM).map(|()| PrivateMount::default())
 }
 
 /// Whether the program was started through a read-only mount. The kernel says; an environment variable could be forged.
@@ -48,13 +68,6 @@ fn is_sealed() -> bool {
     let seals =
         rustix::fs::openat(CWD, OWN_PROGRAM, flags, Mode::empty()).and_then(rustix::fs::fcntl_get_seals);
     seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SHRINK))
-}
-
-fn clone_mount() -> Result<OwnedFd, std::io::Error> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let copy = open_tree(CWD, OWN_PROGRAM, flags)?;
-    sys::set_mount_attributes(copy.as_fd(), c"", false, &READ_ONLY)?;
-    Ok(copy)
 }
 
 fn copy_to_memory() -> Result<OwnedFd, Errno> {

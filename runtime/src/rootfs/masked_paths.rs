@@ -127,6 +127,8 @@ fn mask_slowly(root: BorrowedFd<'_>, path: &CStr, null: BorrowedFd<'_>) -> Resul
         Err(Errno::NOTDIR) => {}
         entered => {
             entered.step("enter", &display)?;
+            // execve closes it.
+            std::mem::forget(place);
             return mount(c"tmpfs", c".", c"tmpfs", MountFlags::RDONLY, None).step("mask", &display);
         }
     }

@@ -47,7 +47,11 @@ pub(super) fn apply(
             let covered = if *copy_up { Some(tmpcopyup::open(root, target)?) } else { None };
             mount_on(&directory, source, kind, *flags, data)
                 .step("mount", format_args!("{} on /{}", kind.to_string_lossy(), target.to_string_lossy()))?;
-            place.targets.mounted(target, directory);
+            if kind.as_c_str() == c"tmpfs" && covered.is_none() {
+                place.targets.mounted_empty(target, directory);
+            } else {
+                place.targets.mounted(target, directory);
+            }
             if let Some(covered) = covered {
                 tmpcopyup::copy(&covered, root, target)?;
             }

@@ -18,12 +18,14 @@ pub(super) struct Targets<'fd> {
     root: BorrowedFd<'fd>,
     /// The parent of the last target that was missing, and its path. Valid until something is mounted elsewhere.
     parent: Option<(Vec<u8>, OwnedFd)>,
+    /// The target of the last mount, if it was of an empty file system: nothing is to be looked for below it.
+    empty: Option<Vec<u8>>,
     used: Vec<OwnedFd>,
 }
 
 impl<'fd> Targets<'fd> {
     pub(super) fn below(root: BorrowedFd<'fd>) -> Self {
-        Targets { root, parent: None, used: Vec::with_capacity(KEPT) }
+        Targets { root, parent: None, empty: None, used: Vec::with_capacity(KEPT) }
     }
 
     /// The root.
@@ -36,7 +38,8 @@ impl<'fd> Targets<'fd> {
         let (parent, name) = resolve::split(target.to_bytes());
         if self.parent.as_ref().is_none_or(|(path, _)| path != parent) {
             self.forget_parent();
-            match self.open_from_root(target, strict) {
+            let is_missing = self.empty.as_deref() == Some(parent);
+            match self.open_unless(is_missing, target, strict) {
                 Err(Errno::NOENT) => {}
                 Err(Errno::LOOP) if strict => {
                     return Err(StepError::refused(
@@ -68,6 +71,10 @@ impl<'fd> Targets<'fd> {
             }
             result => result.step("make the directory", display(target)),
         }
+    }
+
+    fn open_unless(&self, is_missing: bool, target: &CStr, strict: bool) -> Result<OwnedFd, Errno> {
+        if is_missing { Err(Errno::NOENT) } else { self.open_from_root(target, strict) }
     }
 
     fn open_from_root(&self, target: &CStr, strict: bool) -> Result<OwnedFd, Errno> {
@@ -104,11 +111,18 @@ impl<'fd> Targets<'fd> {
 
     /// Something was mounted on `target`. What was opened by another path may now be covered.
     pub(super) fn mounted(&mut self, target: &CStr, place: OwnedFd) {
+        self.empty = None;
         let (parent, _) = resolve::split(target.to_bytes());
         if self.parent.as_ref().is_some_and(|(path, _)| path != parent) {
             self.forget_parent();
         }
         self.keep(place);
+    }
+
+    /// As [`Self::mounted`], and it was a new and empty file system.
+    pub(super) fn mounted_empty(&mut self, target: &CStr, place: OwnedFd) {
+        self.mounted(target, place);
+        self.empty = Some(target.to_bytes().to_vec());
     }
 
     fn forget_parent(&mut self) {

@@ -1,5 +1,7 @@
 //! The architectures a filter can tell apart, and what differs between them.
 
+use std::num::NonZeroU16;
+
 use oci_spec::runtime::Arch;
 
 /// How many columns the table of system calls has.
@@ -81,7 +83,7 @@ impl Architecture {
 
 /// The call numbers that x86 also reaches through `socketcall` and `ipc` (`linux/net.h`, `linux/ipc.h`): the name, the
 /// multiplexing system call's number, and the value of its first argument.
-pub(super) const X86_MULTIPLEXED: [(&str, u32, u32); 32] = [
+pub(super) const X86_MULTIPLEXED: [(&str, u32, u16); 32] = [
     ("accept", SOCKETCALL, 5),
     ("accept4", SOCKETCALL, 18),
     ("bind", SOCKETCALL, 2),
@@ -119,6 +121,18 @@ pub(super) const X86_MULTIPLEXED: [(&str, u32, u32); 32] = [
 const SOCKETCALL: u32 = 102;
 const IPC: u32 = 117;
 
+/// The multiplexing system call's number on x86 and the value of its first argument, for a call that is reached so. `numbers`
+/// is the call's row of the table.
+pub(super) fn multiplexed(name: &str, numbers: &[i32; COLUMNS]) -> Option<(u32, NonZeroU16)> {
+    // Numbers of their own: recvmmsg, sendmmsg, the socket calls of Linux 4.3, the IPC calls of 5.1.
+    if !matches!(numbers[Architecture::X86 as usize], -1 | 337 | 345 | 359..=373 | 393..=402) {
+        return None;
+    }
+    let index = X86_MULTIPLEXED.binary_search_by_key(&name, |entry| entry.0).ok()?;
+    let (_, number, call) = X86_MULTIPLEXED[index];
+    Some((number, NonZeroU16::new(call)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +147,13 @@ mod tests {
     #[test]
     fn every_multiplexed_name_is_found_by_search() {
         assert!(X86_MULTIPLEXED.is_sorted_by_key(|entry| entry.0));
+        for (name, number, call) in X86_MULTIPLEXED {
+            let row = table::find(name).unwrap();
+            assert_eq!(
+                multiplexed(name, row.numbers()),
+                NonZeroU16::new(call).map(|call| (number, call)),
+                "{name}"
+            );
+        }
     }
 }

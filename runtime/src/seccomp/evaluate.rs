@@ -135,7 +135,7 @@ impl<'a> Rule<'a> {
             arguments: rule.args().as_deref().unwrap_or_default(),
             action: action::value(rule.action(), rule.errno_ret()),
             numbers: names.iter().filter_map(|name| number_of(name, architecture)).collect(),
-            multiplexed: multiplexed.map(|(_, number, selector)| (*number, *selector)).collect(),
+            multiplexed: multiplexed.map(|(_, number, selector)| (*number, u32::from(*selector))).collect(),
         }
     }
 

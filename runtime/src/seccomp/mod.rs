@@ -11,6 +11,7 @@ mod assembler;
 pub mod evaluate;
 mod generate;
 mod rules;
+mod saved;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use oci_spec::runtime::{
 use crate::sys::{self, FilterInstruction};
 use architecture::Architecture;
 use generate::Section;
-use rules::Newer;
+use rules::{Newer, Scratch};
 
 // Flags of seccomp(2) (`linux/seccomp.h`).
 const FLAG_LOG: u32 = 1 << 1;
@@ -149,7 +150,8 @@ fn compile_for(profile: &LinuxSeccomp, native: Architecture, newer: Newer) -> Re
     let architectures = architectures(profile, native)?;
     let (rules, unknown_syscalls) = rules::resolve(profile);
     let default = action::value(profile.default_action(), profile.default_errno_ret());
-    let leaves = |architecture| rules::leaves(&rules, architecture, default, newer);
+    let mut scratch = Scratch::default();
+    let mut leaves = |architecture| rules::leaves(&rules, architecture, default, newer, &mut scratch);
     let mut sections = Vec::with_capacity(architectures.len());
     for &architecture in architectures.iter().filter(|one| **one != Architecture::X32) {
         let mut section = Section { audit: architecture.audit(), leaves: leaves(architecture) };

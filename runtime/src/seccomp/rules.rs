@@ -1,10 +1,12 @@
 //! What a profile says about each system call number of one architecture.
 
+use std::num::NonZeroU16;
+
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
 
 use super::action;
-use super::architecture::{Architecture, X32_BIT, X86_MULTIPLEXED};
-use super::table::{self, Row};
+use super::architecture::{self, Architecture, X32_BIT};
+use super::table::{Finder, Row, SYSCALLS};
 
 /// What happens to a system call.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,19 +57,27 @@ pub(super) struct Leaf {
 /// A rule of the profile with its names looked up.
 pub(super) struct ResolvedRule<'a> {
     rule: &'a LinuxSyscall,
-    rows: Vec<(&'a str, &'static Row)>,
+    /// The places of the names that are known, among the rule's and in the table.
+    rows: Vec<(u32, u16)>,
     action: u32,
+}
+
+impl ResolvedRule<'_> {
+    fn rows(&self) -> impl Iterator<Item = (&str, &'static Row)> {
+        let names = self.rule.names();
+        self.rows.iter().map(|(name, row)| (names[*name as usize].as_str(), &SYSCALLS[usize::from(*row)]))
+    }
 }
 
 /// Looks up every name once for all architectures; gives the names that no architecture knows beside.
 pub(super) fn resolve(profile: &LinuxSeccomp) -> (Vec<ResolvedRule<'_>>, Vec<String>) {
     let mut unknown = Vec::new();
+    let mut finder = Finder::default();
     let rules = profile.syscalls().iter().flatten().map(|rule| {
         let mut rows = Vec::with_capacity(rule.names().len());
-        for name in rule.names() {
-            match table::find(name) {
-                Some(row) => rows.push((name.as_str(), row)),
-                None if is_multiplexed(name) => {}
+        for (place, name) in (0_u32..).zip(rule.names()) {
+            match finder.find(name) {
+                Some(row) => rows.push((place, row)),
                 None => unknown.push(name.clone()),
             }
         }
@@ -75,10 +85,6 @@ pub(super) fn resolve(profile: &LinuxSeccomp) -> (Vec<ResolvedRule<'_>>, Vec<Str
     });
     let rules = rules.collect();
     (rules, unknown)
-}
-
-fn is_multiplexed(name: &str) -> bool {
-    X86_MULTIPLEXED.binary_search_by_key(&name, |entry| entry.0).is_ok()
 }
 
 /// How numbers above the last one that the profile names are answered.
@@ -96,19 +102,23 @@ pub(super) fn leaves(
     architecture: Architecture,
     default: u32,
     newer: Newer,
+    scratch: &mut Scratch,
 ) -> Vec<Leaf> {
-    let mut entries = entries(rules, architecture, default);
-    entries.sort_by_key(|entry| entry.number);
-    let mut leaves =
-        Leaves { leaves: Vec::with_capacity(entries.len()), wide: architecture.wide_arguments() };
+    let Scratch { entries, sorted } = scratch;
+    collect(rules, architecture, default, entries);
+    sort(entries, sorted, architecture.number_bits());
+    let mut leaves = Leaves { rules, leaves: Vec::new(), wide: architecture.wide_arguments() };
     leaves.add(architecture.number_bits(), Handler::Always(default));
-    let mut rest = entries.as_slice();
+    let mut rest = sorted.as_slice();
     while let Some(first) = rest.first() {
         let alike = rest.iter().take_while(|entry| entry.number == first.number).count();
         let (group, later) = rest.split_at(alike);
         let handler = leaves.handler(group);
         leaves.add(first.number, handler);
-        leaves.add(first.number + 1, Handler::Always(default));
+        let next = first.number + 1;
+        if later.first().is_none_or(|entry| entry.number != next) {
+            leaves.add(next, Handler::Always(default));
+        }
         rest = later;
     }
     if let (Newer::Enosys, Some(last)) = (newer, last_named(rules, architecture)) {
@@ -117,32 +127,62 @@ pub(super) fn leaves(
     leaves.leaves
 }
 
-struct Entry<'a> {
+#[derive(Clone, Copy)]
+struct Entry {
     number: u32,
-    rule: &'a ResolvedRule<'a>,
+    /// The place of the rule.
+    rule: u32,
     /// For a call reached through `socketcall` or `ipc`: what the first argument must be.
-    multiplexed: Option<u32>,
+    multiplexed: Option<NonZeroU16>,
+}
+
+/// What is needed for one architecture after the other: the memory is used again.
+#[derive(Default)]
+pub(super) struct Scratch {
+    entries: Vec<Entry>,
+    sorted: Vec<Entry>,
 }
 
 /// Every rule that says something else than the default, with its numbers, in the profile's order.
-fn entries<'a>(rules: &'a [ResolvedRule<'a>], architecture: Architecture, default: u32) -> Vec<Entry<'a>> {
-    let mut entries = Vec::with_capacity(512);
-    for rule in rules.iter().filter(|rule| rule.action != default) {
-        for (_, row) in &rule.rows {
+fn collect(rules: &[ResolvedRule<'_>], architecture: Architecture, default: u32, entries: &mut Vec<Entry>) {
+    entries.clear();
+    entries.reserve(rules.iter().map(|rule| rule.rows.len()).sum());
+    for (rule, resolved) in (0_u32..).zip(rules).filter(|(_, rule)| rule.action != default) {
+        for (name, row) in resolved.rows() {
             if let Some(number) = number_in(row, architecture) {
                 entries.push(Entry { number, rule, multiplexed: None });
             }
-        }
-        if architecture == Architecture::X86 {
-            for name in rule.rule.names() {
-                if let Ok(index) = X86_MULTIPLEXED.binary_search_by_key(&name.as_str(), |entry| entry.0) {
-                    let (_, number, call) = X86_MULTIPLEXED[index];
-                    entries.push(Entry { number, rule, multiplexed: Some(call) });
-                }
+            if architecture == Architecture::X86
+                && let Some((number, call)) = architecture::multiplexed(name, row.numbers())
+            {
+                entries.push(Entry { number, rule, multiplexed: Some(call) });
             }
         }
     }
-    entries
+}
+
+/// Sorts by number, alike ones in the order they came: by counting, where the numbers are as small as they are on all
+/// architectures but one.
+fn sort(entries: &[Entry], sorted: &mut Vec<Entry>, base: u32) {
+    const SMALL: usize = 640;
+    let place = |entry: &Entry| (entry.number ^ base) as usize;
+    sorted.clear();
+    sorted.extend_from_slice(entries);
+    let mut ends = [0_u32; SMALL + 1];
+    for entry in entries {
+        match ends.get_mut(place(entry) + 1) {
+            Some(count) => *count += 1,
+            None => return sorted.sort_by_key(|entry| entry.number),
+        }
+    }
+    for index in 1..ends.len() {
+        ends[index] += ends[index - 1];
+    }
+    for entry in entries {
+        let next = &mut ends[place(entry)];
+        sorted[*next as usize] = *entry;
+        *next += 1;
+    }
 }
 
 fn number_in(row: &Row, architecture: Architecture) -> Option<u32> {
@@ -152,16 +192,17 @@ fn number_in(row: &Row, architecture: Architecture) -> Option<u32> {
 
 /// The highest number of this architecture that any rule names.
 fn last_named(rules: &[ResolvedRule<'_>], architecture: Architecture) -> Option<u32> {
-    let rows = rules.iter().flat_map(|rule| &rule.rows);
+    let rows = rules.iter().flat_map(ResolvedRule::rows);
     rows.filter_map(|(_, row)| number_in(row, architecture)).max()
 }
 
-struct Leaves {
+struct Leaves<'a> {
+    rules: &'a [ResolvedRule<'a>],
     leaves: Vec<Leaf>,
     wide: bool,
 }
 
-impl Leaves {
+impl Leaves<'_> {
     /// Starts a leaf at `start`, in place of one that starts there; joins it with the one before if both do the same.
     fn add(&mut self, start: u32, handler: Handler) {
         if self.leaves.last().is_some_and(|last| last.start == start) {
@@ -173,24 +214,29 @@ impl Leaves {
     }
 
     /// An unconditional rule replaces the conditional ones; of several unconditional ones the first holds.
-    fn handler(&self, group: &[Entry<'_>]) -> Handler {
+    fn handler(&self, group: &[Entry]) -> Handler {
         let always =
-            group.iter().find(|entry| entry.multiplexed.is_none() && arguments(entry.rule).is_empty());
+            group.iter().find(|entry| entry.multiplexed.is_none() && arguments(self.rule(entry)).is_empty());
         match always {
-            Some(entry) => Handler::Always(entry.rule.action),
+            Some(entry) => Handler::Always(self.rule(entry).action),
             None => Handler::Choice(group.iter().flat_map(|entry| self.alternatives(entry)).collect()),
         }
     }
 
-    fn alternatives(&self, entry: &Entry<'_>) -> Vec<Alternative> {
-        let action = entry.rule.action;
-        let mut sets = condition_sets(arguments(entry.rule), self.wide);
+    fn rule(&self, entry: &Entry) -> &ResolvedRule<'_> {
+        &self.rules[entry.rule as usize]
+    }
+
+    fn alternatives(&self, entry: &Entry) -> Vec<Alternative> {
+        let rule = self.rule(entry);
+        let action = rule.action;
+        let mut sets = condition_sets(arguments(rule), self.wide);
         if let Some(call) = entry.multiplexed {
             // The arguments proper are behind a pointer: only the call can be told, and what is in the registers after it.
             let is_call = Condition {
                 argument: 0,
                 comparison: Comparison::Equal,
-                value: u64::from(call),
+                value: u64::from(call.get()),
                 wide: self.wide,
             };
             for set in &mut sets {
@@ -202,7 +248,7 @@ impl Leaves {
     }
 }
 
-fn arguments<'a>(rule: &ResolvedRule<'a>) -> &'a [LinuxSeccompArg] {
+fn arguments<'a>(rule: &'a ResolvedRule<'_>) -> &'a [LinuxSeccompArg] {
     rule.rule.args().as_deref().unwrap_or_default()
 }
 

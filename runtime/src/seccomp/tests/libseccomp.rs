@@ -134,7 +134,7 @@ fn the_table_has_libseccomp_s_numbers() {
     let Some(mut libseccomp) = Libseccomp::start() else { return };
     let mut compared = 0;
     for row in &table::SYSCALLS {
-        for (ours, theirs) in row.numbers().iter().zip(libseccomp.resolve(row.name())) {
+        for (ours, theirs) in row.numbers().iter().zip(libseccomp.resolve(&row.name())) {
             // An old libseccomp knows fewer calls; pseudo numbers stand for calls an architecture lacks.
             let theirs_is_known = theirs >= 0;
             let theirs = if theirs >= 0x4000_0000 { theirs - 0x4000_0000 } else { theirs };
