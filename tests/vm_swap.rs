@@ -187,6 +187,15 @@ fn an_undo_after_an_edit_takes_out_only_what_the_swap_wrote() {
     assert!(undone.success().contains("only the swap's own lines were taken out"));
     let text = sh(&format!("cat {CONFIG}"));
     assert!(text.contains("# added later") && !text.contains("crun"), "{text}");
+
+    // Somebody took the lines out by hand: nothing is left to take out, and the swap is over all the same.
+    sh(&format!("cp -a {KEPT} {CONFIG}"));
+    swap(&["crun", "--no-verify", "--no-restart"]).success();
+    sh(&format!("cp -a {KEPT} {CONFIG}; printf '\\n# by hand\\n' >>{CONFIG}"));
+    let by_hand = sh(&format!("sha256sum <{CONFIG}"));
+    let undone = inspect(&["swap-runtime", "--undo", "--yes"]).success();
+    assert!(undone.contains("there was nothing left of its lines"), "{undone}");
+    assert_eq!(sh(&format!("sha256sum <{CONFIG}")), by_hand);
     sh(&format!("cp -a {KEPT} {CONFIG}"));
     node.is_as_before();
 }

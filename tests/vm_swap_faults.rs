@@ -114,6 +114,23 @@ fn a_disk_that_fills_up_and_an_edit_meanwhile_do_not_keep_the_old_config_away() 
     node.is_as_before();
 }
 
+/// Edited after it was read and before it is written: by the runtime, as it is asked for its version.
+#[test]
+fn a_config_that_somebody_edits_before_it_is_written_is_theirs() {
+    let node = Node::new();
+    let script = format!("#!/bin/sh\necho '# by hand' >>{CONFIG}\nexec /usr/bin/crun \"$@\"\n");
+    std::fs::write("/root/editing-runtime", script).expect("a runtime");
+    sh("chmod 755 /root/editing-runtime");
+    let refused = swap(&["/root/editing-runtime", "--no-verify"]);
+    assert!(refused.status == 2 && refused.stderr.contains("somebody changed it"), "{refused}");
+    assert!(refused.stderr.contains("everything is as it was before"), "{refused}");
+    let text = sh(&format!("cat {CONFIG}"));
+    assert!(text.contains("# by hand") && !text.contains("editing-runtime"), "{text}");
+    assert_eq!(jq(&status().success(), ".swaps | length"), "0");
+    sh(&format!("cp -a {KEPT} {CONFIG}"));
+    node.is_as_before();
+}
+
 #[test]
 fn a_start_limit_does_not_keep_the_old_config_from_coming_back() {
     let node = Node::new();

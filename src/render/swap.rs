@@ -71,6 +71,8 @@ pub(crate) fn render_undo(report: &UndoReport, style: Style) -> String {
     }
     let bytes = if report.original_bytes {
         style.good("the very bytes from before are back")
+    } else if report.diffs.is_empty() {
+        style.warning("there was nothing left of its lines: somebody else changed the files since")
     } else {
         style.warning("only the swap's own lines were taken out: the rest was changed since")
     };

@@ -193,7 +193,7 @@ async fn go_back(
         let (after, before) = (planned.after.as_bytes(), planned.before.as_deref());
         if now.as_deref() == Some(after) {
             put_back(host, journal, &path, Some(after), before, request.timeout).await?;
-        } else if now.as_deref() != before {
+        } else if now.as_deref() != before && !matches!(source, SwapError::ChangedMeanwhile { .. }) {
             return Err(SwapError::ChangedMeanwhile { path });
         }
         journal.advance(id, Stage::RolledBack)
@@ -275,6 +275,7 @@ fn open_entry(
         unit: UNIT.to_owned(),
         socket: dockerd.socket.clone(),
         restarted: false,
+        applied: false,
         files: vec![record],
         stand_in: None,
         stage: Stage::Planned,

@@ -1,6 +1,6 @@
 //! From the journal to the commit, or back to the very bytes that were there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -177,8 +177,13 @@ impl Swapping<'_, '_> {
         let journal_lines = journal_lines(&self.plan.daemon.unit, 4);
         self.progress.note(&format!("failed: {source}"));
         self.progress.step("put back what was there");
+        // The one error that says that a file was left alone: what stands there is somebody else's.
+        let untouched = match &source {
+            SwapError::ChangedMeanwhile { path } => Some(path.clone()),
+            _ => None,
+        };
         let source = Box::new(source);
-        match self.go_back(entry, stand_in).await {
+        match self.go_back(entry, stand_in, untouched.as_deref()).await {
             Err(restore) => SwapError::RollbackFailed { runtime, restore: Box::new(restore), source },
             Ok(WentBack { told: Err(journal), .. }) => {
                 SwapError::RolledBackUntold { runtime, journal: Box::new(journal), source }
@@ -193,13 +198,22 @@ impl Swapping<'_, '_> {
     }
 
     /// Puts the bytes back and restarts where the daemon may have read the new ones.
-    async fn go_back(&mut self, entry: &Entry, stand_in: Option<&StandIn>) -> Result<WentBack, SwapError> {
+    async fn go_back(
+        &mut self,
+        entry: &Entry,
+        stand_in: Option<&StandIn>,
+        untouched: Option<&Path>,
+    ) -> Result<WentBack, SwapError> {
         let known = self.journal.entries.iter().find(|known| known.id == entry.id);
         let stage = known.map_or(entry.stage, |known| known.stage);
         // A full disk must not keep the old bytes from coming back: the journal is only told.
         let told = self.journal.advance(entry.id, Stage::RollingBack);
         let mut edited = Vec::new();
         for (record, file) in entry.files.iter().zip(&self.plan.files) {
+            if untouched == Some(&record.path) {
+                remove_leftovers(&record.path);
+                continue;
+            }
             match restore(record, file.edit.before.as_bytes(), file.edit.after.as_bytes()) {
                 Err(SwapError::ChangedMeanwhile { path }) => {
                     take_out_lines(record)?;
@@ -262,6 +276,7 @@ fn open_entry(
         unit: plan.daemon.unit.as_str().to_owned(),
         socket: plan.daemon.socket.clone(),
         restarted: false,
+        applied: false,
         files,
         stand_in: stand_in.map(|stand_in| stand_in.link().to_owned()),
         stage: Stage::Planned,

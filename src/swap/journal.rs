@@ -75,6 +75,9 @@ pub(crate) struct Entry {
     pub(crate) unit: String,
     pub(crate) socket: PathBuf,
     pub(crate) restarted: bool,
+    /// Whether every file was written.
+    #[serde(default)]
+    pub(crate) applied: bool,
     pub(crate) files: Vec<FileRecord>,
     /// Where this swap put a stand-in for runc (`--scope node`).
     #[serde(default)]
@@ -118,6 +121,7 @@ impl Journal {
         for entry in self.entries.iter_mut().filter(|entry| entry.id == id) {
             entry.stage = stage;
             entry.restarted |= stage.may_have_restarted();
+            entry.applied |= stage == Stage::Applied;
         }
         self.save()
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inspect_probes::Host;
-use inspect_probes::containerd::config::{Document, undo_lines};
+use inspect_probes::containerd::config::{Document, UndoError, is_gone, undo_lines};
 use inspect_probes::name::UnitName;
 use inspect_probes::systemd::Systemd;
 use serde::Serialize;
@@ -168,7 +168,15 @@ fn step_back(file: &mut Return, record: &FileRecord, entry: &Entry) -> Result<()
         let undone = without_runtime(&current, &backup.unwrap_or_default(), &entry.handler);
         undone.map_err(|source| SwapError::UndoBreaksJson { path: record.path.clone(), source })?.into_bytes()
     } else {
-        without_lines(record, &current)?
+        match without_lines(record, &current) {
+            // Somebody else's file, in which this swap has no lines: never written, or taken out by hand.
+            Err(SwapError::UndoLines { source: UndoError::LinesGone { .. }, .. })
+                if !entry.applied || is_gone(&String::from_utf8_lossy(&current), &record.hunks) =>
+            {
+                current
+            }
+            outcome => outcome?,
+        }
     });
     Ok(())
 }

@@ -29,6 +29,6 @@ pub use load::{LoadError, LoadedConfig, glob_matches, load_config};
 pub use merge::{BUILT_IN_HANDLER, Effective, RUNC_SHIM};
 pub use schema::{CRI_PLUGIN, CRI_RUNTIME_PLUGIN, SchemaError, declared_version, ignored_sections};
 pub use splice::Hunk;
-pub use undo::{UndoError, undo_lines};
+pub use undo::{UndoError, is_gone, undo_lines};
 pub use value::{Quote, Setting, Table};
 pub use version::ContainerdVersion;

@@ -34,6 +34,17 @@ pub fn undo_lines(text: &str, hunks: &[Hunk]) -> Result<String, UndoError> {
     Ok(text)
 }
 
+/// Whether nothing of the edit is left in the text, however it is indented: none of the tables that it began, and none of its
+/// lines where it began none.
+#[must_use]
+pub fn is_gone(text: &str, hunks: &[Hunk]) -> bool {
+    let added: Vec<&str> = hunks.iter().flat_map(|hunk| hunk.added.lines()).map(str::trim).collect();
+    let begins_table = |line: &&str| line.starts_with('[');
+    let begun = added.iter().any(begins_table);
+    let mut telling = added.iter().filter(|line| !line.is_empty() && (!begun || begins_table(line)));
+    telling.all(|ours| text.lines().all(|line| line.trim() != *ours))
+}
+
 fn locate(text: &str, hunk: &Hunk) -> Result<usize, UndoError> {
     let first_line = || hunk.added.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_owned();
     let found: Vec<usize> = text
@@ -76,6 +87,14 @@ mod tests {
     fn lines_that_somebody_changed_are_refused() {
         let hunks = [hunk("z", "", "[t]\nk = 1\n")];
         assert!(matches!(undo_lines("[t]\nk = 2\n", &hunks), Err(UndoError::LinesGone { .. })));
+    }
+
+    #[test]
+    fn an_edit_is_gone_when_its_tables_are() {
+        let hunks = [hunk("", "", "d = \"crun\"\n"), hunk("z", "", "  [t.crun]\n    k = 1\n")];
+        assert!(is_gone("[t.runc]\nk = 1\n", &hunks));
+        assert!(!is_gone("[t.crun]\nk = 2\n", &hunks));
+        assert!(is_gone("d = \"runc\"\n", &hunks[..1]) && !is_gone("  d = \"crun\"\n", &hunks[..1]));
     }
 
     #[test]
