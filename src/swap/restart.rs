@@ -11,6 +11,8 @@ use super::error::SwapError;
 
 /// How often the socket is tried while the daemon starts.
 const POLL: Duration = Duration::from_millis(100);
+/// How often a daemon that serves is looked at: a new process tells of a death between two looks as well.
+const WATCH_POLL: Duration = Duration::from_millis(500);
 /// How long a restart may take at least that brings the old config back, however little was given for the new one.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(60);
 /// How often a restart is tried that brings the old config back, and the pause before another try.
@@ -101,7 +103,7 @@ pub(crate) async fn watch(
         if Instant::now() >= end {
             return Ok(());
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(WATCH_POLL).await;
     }
 }
 
