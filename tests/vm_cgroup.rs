@@ -214,27 +214,48 @@ fn follow(id: &str, file: &str) -> Child {
     child
 }
 
-#[test]
-fn a_cgroup_that_is_not_there_yet_is_awaited() {
+/// `inspect cgroup --wait ID`, told that a container is started with these options once it waits; gives what it printed.
+fn await_start(id: &str, options: &str) -> (Container, String) {
     import("default", "busybox");
-    let notes = fs::File::create("/tmp/cg-wait.notes").expect("/tmp can be written");
+    let file = format!("/tmp/{id}.notes");
+    let notes = fs::File::create(&file).expect("/tmp can be written");
     let waiting = Command::new("timeout")
-        .args(["120", "/usr/local/bin/inspect", "cgroup", "--wait", "cg-wait"])
+        .args(["120", "/usr/local/bin/inspect", "cgroup", "--wait", id])
         .stdout(Stdio::piped())
         .stderr(notes)
         .stdin(Stdio::null())
         .spawn()
         .expect("inspect runs");
     wait_until("inspect to wait", BOUND, || {
-        fs::read_to_string("/tmp/cg-wait.notes").ok().filter(|text| text.contains("waiting"))
+        fs::read_to_string(&file).ok().filter(|text| text.contains("waiting"))
     });
-    let _container = Container::start("default", "cg-wait", &format!("--memory-limit {LIMIT}"), "sleep 1000");
+    let container = Container::start("default", id, options, "sleep 1000");
     let output = waiting.wait_with_output().expect("it is our child");
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
+    drop(fs::remove_file(file));
+    (container, text)
+}
+
+#[test]
+fn a_cgroup_that_is_not_there_yet_is_awaited() {
+    let (container, text) = await_start("cg-wait", &format!("--memory-limit {LIMIT}"));
     assert!(text.contains("cgroup /default/cg-wait made (unified)"), "{text}");
-    assert!(text.contains("processes: ") && text.contains("memory.limit"), "{text}");
-    drop(fs::remove_file("/tmp/cg-wait.notes"));
+    assert!(text.contains(" processes: ") && text.contains("memory.limit"), "{text}");
+    // Of a container whose id is the beginning of another's it is the beginning that is awaited.
+    drop(container);
+    let _longer = Container::start("default", "cg-wait-scope-2", "", "sleep 1000");
+    let (_container, text) = await_start(
+        "cg-wait-scope",
+        &format!(
+            "--runc-binary crun --memory-limit {LIMIT} --runc-systemd-cgroup \
+             --cgroup machine.slice:wait:cg-wait-scope"
+        ),
+    );
+    let scope = "/machine.slice/wait-cg-wait-scope.scope";
+    assert!(text.contains(&format!("cgroup {scope} made (unified)")), "{text}");
+    assert!(text.contains(&format!(" processes in {scope}/container: ")), "{text}");
+    assert!(!text.contains("drift"), "{text}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use inspect_probes::bundle::cgroup_belongs_to;
 use inspect_probes::cgroup::{
-    Agreement, CgroupLocation, EffectiveLimit, Row, UnitLimits, read_cgroup, read_effective_limits,
-    read_table, read_unit_limits, unit_of_cgroup,
+    Agreement, CgroupLocation, EffectiveLimit, Row, UnitLimits, child_cgroups, read_cgroup,
+    read_effective_limits, read_table, read_unit_limits, unit_of_cgroup,
 };
 use inspect_probes::container_cgroup::{CgroupSubject, CgroupSubjectError, locate_cgroup};
 use inspect_probes::escape::escape;
@@ -74,7 +74,12 @@ enum CgroupFormat {
 /// Reads and shows one cgroup.
 pub(crate) fn run(args: &CgroupArgs, host: &Host, output: &mut Output) -> Result<Status, CommandError> {
     let query = match (&args.wait, &args.target) {
-        (Some(name), _) => await_cgroup(name, host, output)?,
+        (Some(name), _) => {
+            let path = await_cgroup(name, host, output)?;
+            // By its name the container's limits are found also where its runtime puts them into a cgroup below.
+            let found = find_by_whole_name(name, host)?;
+            if found.is_some() { name.clone() } else { path }
+        }
         (None, Some(target)) => target.clone(),
         (None, None) => return Err(CommandError::usage("no cgroup was named")),
     };
@@ -214,9 +219,8 @@ fn await_cgroup(name: &str, host: &Host, output: &mut Output) -> Result<String, 
     let stop = stop_flag()?;
     let mut watch = CgroupWatch::open(host).map_err(CommandError::trouble)?;
     // Who was here before the watch is not waited for.
-    let mut node = Node::read(host).map_err(CommandError::trouble)?;
-    if let Ok(found) = locate_cgroup(host, &mut node, name) {
-        return Ok(found.location.path.as_str().to_owned());
+    if let Some(found) = find_by_whole_name(name, host)? {
+        return Ok(found.as_str().to_owned());
     }
     let id = ContainerId::new(name);
     output.note(&format!("waiting for a cgroup of {}", escape(name)));
@@ -233,6 +237,16 @@ fn await_cgroup(name: &str, host: &Host, output: &mut Output) -> Result<String, 
         }
     }
     Err(CommandError::trouble(format!("no cgroup of {} was made before the wait was ended", escape(name))))
+}
+
+/// The cgroup of a container with exactly this id, or of exactly this path: one whose id only begins so is another.
+fn find_by_whole_name(name: &str, host: &Host) -> Result<Option<CgroupPath>, CommandError> {
+    let mut node = Node::read(host).map_err(CommandError::trouble)?;
+    let found = locate_cgroup(host, &mut node, name).ok().filter(|found| {
+        found.location.path.as_str() == name
+            || found.container.as_ref().is_some_and(|container| container.id.as_str() == name)
+    });
+    Ok(found.map(|found| found.location.path))
 }
 
 /// Tells the files of a new cgroup as they change, until it has processes and stays as it is.
@@ -264,17 +278,32 @@ fn follow_appearance(host: &Host, path: &CgroupPath, output: &mut Output) -> Res
         if !first.is_empty() {
             tell(output, &format!("found with: {}", first.join(", ")))?;
         }
-        let procs = location.read("cgroup.procs").ok().flatten().unwrap_or_default();
-        if !procs.is_empty()
-            && known.insert("cgroup.procs".to_owned(), procs.clone()).as_ref() != Some(&procs)
-        {
-            last_change = Instant::now();
-            tell(output, &format!("processes: {}", procs.lines().collect::<Vec<_>>().join(" ")))?;
+        let mut is_populated = false;
+        for (cgroup, procs) in processes_in(host, &location) {
+            is_populated = true;
+            let key = format!("cgroup.procs {cgroup}");
+            if known.insert(key, procs.clone()).as_ref() != Some(&procs) {
+                last_change = Instant::now();
+                let place = if cgroup == *path { String::new() } else { format!(" in {cgroup}") };
+                tell(output, &format!("processes{place}: {}", procs.lines().collect::<Vec<_>>().join(" ")))?;
+            }
         }
-        if !procs.is_empty() && last_change.elapsed() > SETTLED {
+        if is_populated && last_change.elapsed() > SETTLED {
             break;
         }
         std::thread::sleep(APPEARING);
     }
     Ok(())
+}
+
+/// The text of `cgroup.procs` of a cgroup and of those one level below, where crun with systemd's driver has the
+/// container's; what is empty, or was just removed, is left out.
+fn processes_in(host: &Host, location: &CgroupLocation) -> Vec<(CgroupPath, String)> {
+    let below = child_cgroups(host, &location.path).unwrap_or_default();
+    let below = below.iter().filter_map(|path| CgroupLocation::find(host, path, &[]));
+    let read = |location: CgroupLocation| {
+        let procs = location.read("cgroup.procs").ok().flatten().filter(|procs| !procs.is_empty())?;
+        Some((location.path, procs))
+    };
+    std::iter::once(location.clone()).chain(below).filter_map(read).collect()
 }
