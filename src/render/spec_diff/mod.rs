@@ -57,7 +57,7 @@ impl SpecDiff {
 
     /// `overall: more permissive`.
     fn overall(&self) -> String {
-        format!("overall: {}", self.comparison.overall.map_or("the same in effect", Verdict::as_str))
+        format!("overall: {}", self.comparison.overall.map_or("the same", Verdict::as_str))
     }
 }
 
