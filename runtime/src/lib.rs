@@ -45,11 +45,11 @@ const EXEC_FAILED: u8 = 255;
 /// it, else 0, or 1 with the reason on `errors` and in the log.
 pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
     let arguments: &[OsString] = call.arguments.get(1..).unwrap_or_default();
+    let protected = protect(arguments, call);
     let invocation = match cli::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => return refuse(errors, &error.to_string()),
     };
-    let protected = protect(&invocation.command, call);
     process::streams::ensure();
     let mut context = context::Context::new(&invocation.global, call);
     context.log.debug(&format!("called as {arguments:?}"));
@@ -70,13 +70,14 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
     }
 }
 
-/// What enters a container, or makes one, must not be writable from there. Comes first: it may start the program once more.
-fn protect(command: &cli::Command, call: &Call) -> Result<PrivateMount, error::RuntimeError> {
-    match command {
-        cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_) => {
-            Ok(process::protect::ensure(call)?)
-        }
-        _ => Ok(PrivateMount::default()),
+/// What enters a container, or makes one, must not be writable from there. Comes first: it may start the program once more,
+/// and everything of it that has been used before is mapped anew. So the command is not known yet; one of another name with
+/// such a word in it is none the worse.
+fn protect(arguments: &[OsString], call: &Call) -> Result<PrivateMount, error::RuntimeError> {
+    if arguments.iter().any(|word| word == "create" || word == "run" || word == "exec") {
+        Ok(process::protect::ensure(call)?)
+    } else {
+        Ok(PrivateMount::default())
     }
 }
 
