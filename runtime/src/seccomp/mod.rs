@@ -150,7 +150,7 @@ fn compile_for(profile: &LinuxSeccomp, native: Architecture, newer: Newer) -> Re
     let architectures = architectures(profile, native)?;
     let (rules, unknown_syscalls) = rules::resolve(profile);
     let default = action::value(profile.default_action(), profile.default_errno_ret());
-    let mut scratch = Scratch::default();
+    let mut scratch = Scratch::new(&rules);
     let mut leaves = |architecture| rules::leaves(&rules, architecture, default, newer, &mut scratch);
     let mut sections = Vec::with_capacity(architectures.len());
     for &architecture in architectures.iter().filter(|one| **one != Architecture::X32) {

@@ -14,7 +14,7 @@ pub(super) enum Handler {
     /// The same action whatever the arguments are.
     Always(u32),
     /// The action of the first alternative that matches, else the default action.
-    Choice(Vec<Alternative>),
+    Choice(Box<[Alternative]>),
 }
 
 /// Conditions that must all hold, and the action if they do.
@@ -107,7 +107,7 @@ pub(super) fn leaves(
     let Scratch { entries, sorted } = scratch;
     collect(rules, architecture, default, entries);
     sort(entries, sorted, architecture.number_bits());
-    let mut leaves = Leaves { rules, leaves: Vec::new(), wide: architecture.wide_arguments() };
+    let mut leaves = Leaves { rules, leaves: Vec::with_capacity(128), wide: architecture.wide_arguments() };
     leaves.add(architecture.number_bits(), Handler::Always(default));
     let mut rest = sorted.as_slice();
     while let Some(first) = rest.first() {
@@ -137,16 +137,23 @@ struct Entry {
 }
 
 /// What is needed for one architecture after the other: the memory is used again.
-#[derive(Default)]
 pub(super) struct Scratch {
     entries: Vec<Entry>,
     sorted: Vec<Entry>,
 }
 
+impl Scratch {
+    /// With room for the entries of any architecture.
+    pub(super) fn new(rules: &[ResolvedRule<'_>]) -> Self {
+        let names: usize = rules.iter().map(|rule| rule.rows.len()).sum();
+        let room = names + architecture::X86_MULTIPLEXED.len();
+        Scratch { entries: Vec::with_capacity(room), sorted: Vec::with_capacity(room) }
+    }
+}
+
 /// Every rule that says something else than the default, with its numbers, in the profile's order.
 fn collect(rules: &[ResolvedRule<'_>], architecture: Architecture, default: u32, entries: &mut Vec<Entry>) {
     entries.clear();
-    entries.reserve(rules.iter().map(|rule| rule.rows.len()).sum());
     for (rule, resolved) in (0_u32..).zip(rules).filter(|(_, rule)| rule.action != default) {
         for (name, row) in resolved.rows() {
             if let Some(number) = number_in(row, architecture) {
