@@ -28,7 +28,7 @@ pub enum Refusal {
 /// # Errors
 /// [`Refusal`] for the first thing that cannot be honoured.
 pub fn check_config(text: &[u8], bundle: &Path, id: &str, driver: &Driver) -> Result<(), Refusal> {
-    let spec: Spec = serde_json::from_slice(text)?;
+    let spec: Spec = crate::document::parse(text)?;
     validate(&spec)?;
     let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
     plan::plan(&spec, bundle, &rootfs, PlanOptions::default())?;
@@ -48,7 +48,7 @@ pub fn check_config(text: &[u8], bundle: &Path, id: &str, driver: &Driver) -> Re
 /// # Errors
 /// [`Refusal`] for the first thing that cannot be honoured.
 pub fn check_process(text: &[u8]) -> Result<(), Refusal> {
-    let process: Process = serde_json::from_slice(text)?;
+    let process: Process = crate::document::parse(text)?;
     validate_process("process", &process)?;
     plan::plan_process(&process, None, 0)?;
     Ok(())

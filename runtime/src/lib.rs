@@ -10,6 +10,7 @@ mod command;
 mod context;
 mod credentials;
 pub mod default_spec;
+mod document;
 mod error;
 mod file;
 mod hooks;

@@ -108,6 +108,12 @@ pub(crate) fn open_network_of(process: rustix::process::Pid) -> Result<OwnedFd, 
     rustix::fs::openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)
 }
 
+/// Opens the user namespace of a child.
+pub(crate) fn open_user_of(process: rustix::process::Pid) -> Result<OwnedFd, StepError> {
+    let path = format!("/proc/{}/ns/user", process.as_raw_nonzero());
+    rustix::fs::openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)
+}
+
 /// Makes the time namespace that the next child is born in, and sets its offsets while it is empty.
 pub(crate) fn make_time_namespace(offsets: &str) -> Result<(), StepError> {
     sys::unshare(CLONE_NEWTIME).step("make", "a time namespace")?;

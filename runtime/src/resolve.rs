@@ -76,7 +76,53 @@ pub(crate) fn open_or_make_directory(root: BorrowedFd<'_>, unsafe_path: &CStr) -
         Err(Errno::NOENT) => {}
         result => return result.step("open the directory", unsafe_path.to_string_lossy()),
     }
-    make_missing(root, unsafe_path.to_bytes()).step("make the directory", unsafe_path.to_string_lossy())
+    match make_missing(root, unsafe_path.to_bytes()) {
+        // A symlink to what is not there yet.
+        Err(Errno::LOOP | Errno::NOTDIR) => {
+            expand(root, unsafe_path.to_bytes()).and_then(|path| make_missing(root, &path))
+        }
+        made => made,
+    }
+    .step("make the directory", unsafe_path.to_string_lossy())
+}
+
+/// How many symlinks the kernel follows in one path.
+const MAX_LINKS: usize = 40;
+
+/// A path in which no part is a symlink, by what is there now, whether its end is there or not: what the kernel does not resolve.
+/// It is a name only: whoever uses it resolves it below `root` once more.
+fn expand(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut rest: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
+    let mut expanded: Vec<Vec<u8>> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                expanded.pop();
+                continue;
+            }
+            _ => expanded.push(name),
+        }
+        let so_far = CString::new(expanded.join(&b'/')).map_err(|_| Errno::INVAL)?;
+        let (parent, name) = split(so_far.to_bytes());
+        let (parent, name) = (CString::new(parent), CString::new(name));
+        let (parent, name) = (parent.map_err(|_| Errno::INVAL)?, name.map_err(|_| Errno::INVAL)?);
+        let target = open_ordinary(root, &parent, OFlags::PATH)
+            .and_then(|parent| rustix::fs::readlinkat(&parent, &name, Vec::new()));
+        // No symlink, or nothing at all.
+        let Ok(target) = target else { continue };
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP);
+        }
+        expanded.pop();
+        if target.to_bytes().starts_with(b"/") {
+            expanded.clear();
+        }
+        rest.extend(target.to_bytes().split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+    }
+    Ok(expanded.join(&b'/'))
 }
 
 fn make_missing(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
@@ -98,20 +144,32 @@ fn make_missing(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     open_strictly(parent.as_fd(), &name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
 }
 
-/// Opens the file at `unsafe_path` as a path, making an empty one if nothing is there.
+/// Opens the file at `unsafe_path` as a path, making an empty one if nothing is there, at the end of symlinks too.
 pub(crate) fn open_or_make_file(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<OwnedFd, StepError> {
     match open_path(root, unsafe_path) {
         Err(Errno::NOENT) => {}
         result => return result.step("open", unsafe_path.to_string_lossy()),
     }
+    match make_file(root, unsafe_path)? {
+        Err(Errno::LOOP) => {
+            let path = expand(root, unsafe_path.to_bytes())
+                .and_then(|path| CString::new(path).map_err(|_| Errno::INVAL))
+                .step("resolve", unsafe_path.to_string_lossy())?;
+            make_file(root, &path)?.step("open", path.to_string_lossy())
+        }
+        made => made.step("open", unsafe_path.to_string_lossy()),
+    }
+}
+
+fn make_file(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<Result<OwnedFd, Errno>, StepError> {
     let (parent, name) = open_parent(root, unsafe_path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
     match rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644)) {
         Ok(_) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).step("make the file", unsafe_path.to_string_lossy()),
     }
-    open_strictly(parent.as_fd(), &name, OFlags::PATH | OFlags::NOFOLLOW)
-        .step("open", unsafe_path.to_string_lossy())
+    // A symlink is an error here, also at the end.
+    Ok(open_strictly(parent.as_fd(), &name, OFlags::PATH))
 }
 
 /// The directory a path's last name is in, made if missing, and that name.
@@ -227,14 +285,33 @@ mod tests {
     }
 
     #[test]
-    fn missing_directories_are_made_and_dangling_links_refused() {
+    fn missing_directories_and_files_are_made() {
         let directory = tempfile::tempdir().unwrap();
         let root = root(&directory);
         open_or_make_directory(root.as_fd(), c"a/b/c").unwrap();
         assert!(directory.path().join("a/b/c").is_dir());
         open_or_make_file(root.as_fd(), c"x/file").unwrap();
         assert!(directory.path().join("x/file").is_file());
-        symlink("/nowhere", directory.path().join("dangling")).unwrap();
-        assert!(open_or_make_directory(root.as_fd(), c"dangling").is_err());
+    }
+
+    #[test]
+    fn what_dangling_links_lead_to_is_made_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let (inside, root) = (directory.path(), root(&directory));
+        let target = outside.path().join("made");
+        symlink(&target, inside.join("absolute")).unwrap();
+        open_or_make_directory(root.as_fd(), c"absolute").unwrap();
+        assert!(inside.join(target.strip_prefix("/").unwrap()).is_dir() && !target.exists());
+        symlink("../../../up/../file", inside.join("upward")).unwrap();
+        open_or_make_file(root.as_fd(), c"upward").unwrap();
+        assert!(inside.join("file").is_file());
+        symlink("/tmp/foo", inside.join("jump")).unwrap();
+        symlink("/jump/baz/hosts", inside.join("hosts")).unwrap();
+        open_or_make_file(root.as_fd(), c"hosts").unwrap();
+        assert!(inside.join("tmp/foo/baz/hosts").is_file());
+        symlink("loop", inside.join("loop")).unwrap();
+        assert!(open_or_make_directory(root.as_fd(), c"loop").is_err());
+        assert!(open_or_make_file(root.as_fd(), c"loop/file").is_err());
     }
 }

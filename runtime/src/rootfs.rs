@@ -30,9 +30,9 @@ use crate::user_namespace::{self, IdMaps};
 pub(crate) struct Sources {
     /// The root file system, as a detached copy of the host's tree there.
     pub(crate) root: OwnedFd,
-    /// For each bind mount a detached copy of its source.
+    /// For each bind mount a detached copy of its source, with the ids of the spec mapped.
     trees: Vec<Option<OwnedFd>>,
-    /// The user namespaces of the id-mapped mounts.
+    /// For a bind mount whose source is in the container, the user namespace with its map.
     idmaps: Vec<Option<OwnedFd>>,
     /// The host's devices, where the container may make none.
     devices: Vec<OwnedFd>,
@@ -50,12 +50,21 @@ impl Sources {
                 idmaps.push(None);
                 continue;
             };
-            trees.push(match inner {
+            let map = open_idmap(idmap.as_ref())?;
+            if inner.is_some() {
                 // In the container's own tree: opened when the mounts before it stand.
-                Some(_) => None,
-                None => Some(open_tree_at(source, *recursive)?),
-            });
-            idmaps.push(open_idmap(idmap.as_ref())?);
+                trees.push(None);
+                idmaps.push(map);
+                continue;
+            }
+            let tree = open_tree_at(source, *recursive)?;
+            // Here, not in init: it takes rights over the file system, which root of a user namespace lacks.
+            if let (Some(idmap), Some(map)) = (idmap, map) {
+                mounts::map_ids(&tree, idmap.recursive, map.as_fd())
+                    .step("map the ids of", source.to_string_lossy())?;
+            }
+            trees.push(Some(tree));
+            idmaps.push(None);
         }
         let mut device_trees = Vec::new();
         if bind_devices {
@@ -66,6 +75,9 @@ impl Sources {
         Ok(Sources { root, trees, idmaps, devices: device_trees })
     }
 }
+
+/// Maps the ids of a detached mount.
+pub(crate) use mounts::map_ids;
 
 fn open_idmap(idmap: Option<&IdmapPlan>) -> Result<Option<OwnedFd>, StepError> {
     match idmap {
@@ -85,6 +97,19 @@ fn open_tree_at(path: &CString, recursive: bool) -> Result<OwnedFd, StepError> {
 }
 
 impl Sources {
+    /// The mounts whose ids are to be mapped as the container's own user namespace does, once that has its maps.
+    pub(crate) fn mapped_as_container<'s>(
+        &'s self,
+        plan: &'s RootfsPlan,
+    ) -> impl Iterator<Item = (&'s OwnedFd, bool)> {
+        plan.mounts.iter().zip(&self.trees).filter_map(|(mount, tree)| match &mount.kind {
+            MountKind::Bind { idmap: Some(IdmapPlan { recursive, maps: None }), .. } => {
+                Some((tree.as_ref()?, *recursive))
+            }
+            _ => None,
+        })
+    }
+
     /// The root's mount, by which it is found again in a mount namespace that is not the container's own.
     pub(crate) fn root_mount(&self) -> Result<u64, StepError> {
         mount_at(self.root.as_fd(), Path::new("")).step("examine", "the root file system")
@@ -162,7 +187,6 @@ pub(crate) fn populate(
     plan: &RootfsPlan,
     sources: &Sources,
     procfs: &HostProc,
-    user_namespace: Option<BorrowedFd<'_>>,
     has_cgroup_namespace: bool,
     has_hooks: bool,
 ) -> Result<(), StepError> {
@@ -170,7 +194,7 @@ pub(crate) fn populate(
     let mut targets = Targets::below(root);
     for (index, mount) in plan.mounts.iter().enumerate() {
         let place = mounts::Place { targets: &mut targets, procfs, has_cgroup_namespace };
-        let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd).or(user_namespace);
+        let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd);
         mounts::apply(mount, place, sources.trees[index].as_ref(), idmap)?;
     }
     targets.finish();

@@ -360,6 +360,19 @@ pub fn reset_signals() {
     }
 }
 
+/// Has the calling process end by the signals that ask for that, also as the first process of a PID namespace, until it
+/// executes another program.
+pub fn end_on_signals() {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal)
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        let handler: extern "C" fn(libc::c_int) = end;
+        // SAFETY: the handler does nothing but end the process.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
 /// Ignores SIGPIPE: whoever writes to a hook that does not read gets an error, not a signal.
 pub fn ignore_broken_pipes() {
     // SAFETY: SIG_IGN is a valid disposition.

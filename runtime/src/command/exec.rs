@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxNamespace, Process, UserBuilder};
+use oci_spec::runtime::{
+    Capability, LinuxCapabilities, LinuxNamespace, LinuxPersonality, Process, UserBuilder,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use crate::cgroup::Cgroup;
 use crate::cli::ExecOptions;
 use crate::context::Context;
+use crate::document;
 use crate::error::RuntimeError;
 use crate::plan::{self, ProcessPlan};
 use crate::process::channel::{Channel, Message};
@@ -18,7 +21,7 @@ use crate::process::exec::{self, ExecPlan};
 use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, SeccompListener};
 use crate::resolve::HostProc;
-use crate::scheduling::{OuterLimits, plan_affinity};
+use crate::scheduling::{OuterLimits, plan_affinity, plan_personality};
 use crate::seccomp::Program;
 use crate::state::{State, StateDirectory, Status};
 use crate::step::Step as _;
@@ -37,6 +40,7 @@ struct ContainerSpec {
 struct ContainerLinux {
     namespaces: Option<Vec<LinuxNamespace>>,
     seccomp: Option<Listener>,
+    personality: Option<LinuxPersonality>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +55,10 @@ impl ContainerSpec {
         self.linux.as_ref().and_then(|linux| linux.namespaces.as_deref()).unwrap_or_default()
     }
 
+    fn personality(&self) -> Option<&LinuxPersonality> {
+        self.linux.as_ref()?.personality.as_ref()
+    }
+
     fn seccomp(&self) -> Option<&Listener> {
         self.linux.as_ref()?.seccomp.as_ref()
     }
@@ -59,7 +67,7 @@ impl ContainerSpec {
 fn load_spec(path: &Path) -> Result<ContainerSpec, RuntimeError> {
     let failed = |source| RuntimeError::File { operation: "read", path: path.to_path_buf(), source };
     let text = crate::file::read_once(path).map_err(failed)?;
-    parent::parse_json(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })
+    document::parse(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })
 }
 
 /// The filter that `create` has kept, or the profile compiled now.
@@ -93,6 +101,7 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
     let mut plan = plan::plan_process(&process, program, options.preserve_fds + context.listen_fds)?;
     plan.scheduling.outer.oom_score_adj =
         process.oom_score_adj().or_else(|| spec.process.as_ref()?.oom_score_adj());
+    plan.scheduling.personality = spec.personality().map(plan_personality).transpose()?;
     let configured = spec.process.as_ref().and_then(|own| own.exec_cpu_affinity().as_ref());
     let affinity = plan_affinity(process.exec_cpu_affinity().as_ref().or(configured))?;
     affinity.begin()?;
@@ -301,7 +310,7 @@ fn parse_process(text: &[u8]) -> serde_json::Result<Process> {
     if let Some(fields) = value.as_object_mut() {
         fields.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
     }
-    serde_json::from_value(value)
+    document::parse(&serde_json::to_vec(&value)?)
 }
 
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), RuntimeError> {
@@ -321,6 +330,11 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), Runti
         sets.set_bounding(bounding);
         sets.set_effective(effective);
         sets.set_permitted(permitted);
+        // What may not be inherited cannot be ambient, and nothing is added to what may.
+        if sets.inheritable().as_ref().is_some_and(|set| set.contains(&capability)) {
+            let ambient = with(sets.ambient());
+            sets.set_ambient(ambient);
+        }
     }
     process.set_capabilities(Some(sets));
     Ok(())

@@ -113,7 +113,13 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     }
     let sources = match init.sources.take() {
         Some(sources) => sources,
-        None => Sources::open(&init.plan.rootfs, init.is_mapped)?,
+        None => {
+            let sources = Sources::open(&init.plan.rootfs, init.is_mapped)?;
+            if sources.mapped_as_container(&init.plan.rootfs).next().is_some() {
+                return Err(StepError::refused("make", "an id-mapped mount", "that takes root of the host"));
+            }
+            sources
+        }
     };
     // Closed all at once, when nothing can fail any more.
     let sources = ManuallyDrop::new(sources);
@@ -139,10 +145,8 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Resul
     let plan = &init.plan;
     let has_hooks = plan.hooks.runs_before_pivot();
     rootfs::attach(&plan.rootfs, sources, has_hooks)?;
-    let user_namespace = if init.is_mapped { Some(resolve_user_namespace(init)?) } else { None };
-    let own = user_namespace.as_ref().map(AsFd::as_fd);
     let has_any_hooks = has_hooks || !plan.hooks.start_container.is_empty();
-    rootfs::populate(&plan.rootfs, sources, &init.procfs, own, init.has_cgroup_namespace, has_any_hooks)?;
+    rootfs::populate(&plan.rootfs, sources, &init.procfs, init.has_cgroup_namespace, has_any_hooks)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
         let root = sources.root.as_fd();
         let owner = plan.process.credentials.uid;
@@ -160,17 +164,6 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Resul
     hooks::run(&plan.hooks.create_container, place, &hook_state(init, "creating"))
         .map_err(|error| std::io::Error::other(chain(&error)))
         .step("create", "the container")
-}
-
-fn resolve_user_namespace(init: &InitPlan) -> Result<OwnedFd, StepError> {
-    // A magic link, and the host's procfs: the one place where following one is meant.
-    rustix::fs::openat(
-        init.procfs.get()?,
-        c"self/ns/user",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .step("open", "the user namespace")
 }
 
 fn set_names(plan: &Plan) -> Result<(), StepError> {
@@ -209,6 +202,8 @@ fn await_start(init: &InitPlan, listener: &OwnedFd) -> Result<Channel, std::io::
     let mut kept = vec![listener.as_fd()];
     kept.extend(init.procfs.descriptor());
     sys::close_all_but(3 + init.plan.process.preserve_fds, &kept)?;
+    // The first process of a PID namespace ignores what it does not handle: a created container ends when it is told to.
+    sys::end_on_signals();
     loop {
         let Ok(caller) = accept_with(listener, SocketFlags::CLOEXEC) else { continue };
         let channel = Channel::from_socket(caller);

@@ -10,6 +10,7 @@ use super::channel::{Channel, Message, send_with_descriptors};
 use super::init::{self, InitPlan};
 use crate::cgroup::{self, Cgroup, CgroupPlan};
 use crate::context::Context;
+use crate::document;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
 use crate::intel_rdt::ResourceClass;
@@ -69,16 +70,9 @@ pub(crate) fn load_spec(path: &Path) -> Result<(Box<Spec>, Vec<u8>), RuntimeErro
         path: path.to_path_buf(),
         source,
     })?;
-    let spec = parse_json(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
+    let spec =
+        document::parse(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
     Ok((spec, text))
-}
-
-/// Parses JSON. Text that is checked to be UTF-8 as a whole is parsed quicker than bytes of which each string is checked.
-pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
-    match std::str::from_utf8(text) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(text),
-    }
 }
 
 /// Creates a container up to where its program could run. Nothing is left of it when this fails.
@@ -108,8 +102,17 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
     directory.create()?;
     let context = request.context;
     let (cgroup, child) = (None, None);
-    let mut creation =
-        Creation { context, spec, directory, state, cgroup_plan, resource_class, cgroup, child };
+    let mut creation = Creation {
+        context,
+        spec,
+        directory,
+        state,
+        cgroup_plan,
+        resource_class,
+        cgroup,
+        child,
+        mapped_mounts: Vec::new(),
+    };
     match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
         Err(error) => {
@@ -141,6 +144,8 @@ struct Creation<'s> {
     resource_class: Option<ResourceClass>,
     cgroup: Option<Cgroup>,
     child: Option<(Pid, OwnedFd)>,
+    /// Mounts whose ids are mapped as the container's user namespace does, and whether those below are, too.
+    mapped_mounts: Vec<(OwnedFd, bool)>,
 }
 
 impl Creation<'_> {
@@ -182,6 +187,7 @@ impl Creation<'_> {
         if let (Some(maps), Some((pid, _))) = (&maps, &self.child) {
             maps.write(*pid, rustix::process::geteuid().is_root())?;
         }
+        self.map_mounts()?;
         if moves_devices {
             self.move_devices(&net_devices, network)?;
         }
@@ -253,6 +259,14 @@ impl Creation<'_> {
             Err(error) if error.is_permission() && plan.new_namespaces() & libc::CLONE_NEWUSER != 0 => None,
             sources => Some(sources?),
         };
+        for (tree, recursive) in sources.iter().flat_map(|sources| sources.mapped_as_container(&plan.rootfs))
+        {
+            if !is_mapped {
+                let reason = "the container has no user namespace";
+                return Err(StepError::refused("make", "an id-mapped mount", reason).into());
+            }
+            self.mapped_mounts.push((tree.try_clone().step("keep open", "a bind mount")?, recursive));
+        }
         if let (true, Some(sources)) = (plan.rootfs.shares_mounts, &sources) {
             self.state.root_mount = Some(sources.root_mount()?);
             self.state.mount_namespace = plan.namespace_path(libc::CLONE_NEWNS).map(Path::to_path_buf);
@@ -362,6 +376,15 @@ impl Creation<'_> {
             Some(class) => Ok(class.apply(pid.as_raw_nonzero().get())?),
             None => Ok(()),
         }
+    }
+
+    fn map_mounts(&mut self) -> Result<(), StepError> {
+        let mounts = std::mem::take(&mut self.mapped_mounts);
+        let (Some((pid, _)), false) = (&self.child, mounts.is_empty()) else { return Ok(()) };
+        let namespace = namespaces::open_user_of(*pid)?;
+        mounts.iter().try_for_each(|(tree, recursive)| {
+            rootfs::map_ids(tree, *recursive, namespace.as_fd()).step("map the ids of", "a bind mount")
+        })
     }
 
     /// Before init writes sysctls, which may be the devices', and before any hook.

@@ -57,8 +57,7 @@ pub(super) fn apply(
             }
             None
         }
-        (MountKind::Bind { attributes, idmap: plan_idmap, .. }, Some(tree)) => {
-            set_idmap(tree, plan_idmap.as_ref(), idmap).step("map the ids of", display(target))?;
+        (MountKind::Bind { attributes, .. }, Some(tree)) => {
             return bind(place.targets, target, tree, attributes, plan);
         }
         (MountKind::Cgroup { flags, attributes }, _) => mount_cgroup(&mut place, target, *flags, attributes)?,
@@ -199,6 +198,7 @@ fn set_propagation(mount: BorrowedFd<'_>, flags: u64) -> std::io::Result<()> {
     sys::set_mount_attributes(mount, c"", flags & libc::MS_REC != 0, &attributes)
 }
 
+/// Maps the ids of a source in the container's own tree, as its own map says.
 fn set_idmap(
     tree: &OwnedFd,
     plan: Option<&IdmapPlan>,
@@ -206,14 +206,19 @@ fn set_idmap(
 ) -> std::io::Result<()> {
     let Some(plan) = plan else { return Ok(()) };
     let Some(namespace) = namespace else {
-        return Err(std::io::Error::other("the container has no user namespace"));
+        return Err(std::io::Error::other("a source in the container needs a map of its own"));
     };
+    map_ids(tree, plan.recursive, namespace)
+}
+
+/// Maps the ids of a detached mount as a user namespace does.
+pub(crate) fn map_ids(tree: &OwnedFd, recursive: bool, namespace: BorrowedFd<'_>) -> std::io::Result<()> {
     let attributes = MountAttributes {
         set: MOUNT_ATTR_IDMAP,
         user_namespace: u64::from(std::os::fd::AsRawFd::as_raw_fd(&namespace).cast_unsigned()),
         ..MountAttributes::default()
     };
-    sys::set_mount_attributes(tree.as_fd(), c"", plan.recursive, &attributes)
+    sys::set_mount_attributes(tree.as_fd(), c"", recursive, &attributes)
 }
 
 /// The container's cgroup: a new cgroup2 instance is rooted in its cgroup namespace; without one the host's is bound, since a
@@ -227,8 +232,8 @@ fn mount_cgroup(
     let directory = place.targets.open_directory(target, false)?;
     if place.has_cgroup_namespace {
         match mount_on(&directory, c"cgroup", c"cgroup2", flags, c"") {
-            // In a user namespace without a network or cgroup namespace of its own.
-            Err(Errno::PERM) => {}
+            // In a user namespace that does not own the cgroup namespace.
+            Err(Errno::PERM | Errno::BUSY) => {}
             result => {
                 place.targets.mounted(target, directory);
                 return result.step("mount cgroup2 on", display(target)).map(|()| None);
