@@ -1,0 +1,210 @@
+//! The built-in runtime by itself, case by case: what once was wrong, and what the specification asks for that engines rarely use.
+
+#[path = "support/bundle.rs"]
+mod bundle;
+mod support;
+
+use std::time::Duration;
+
+use bundle::{Bundle, RUNTIME};
+use support::{sh, try_sh, wait_until};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Runs a bundle in the foreground by a line of shell around `$RUN`, in its directory.
+fn run_by(bundle: &Bundle, line: &str) -> support::Finished {
+    let (path, id) = (bundle.path.display(), &bundle.id);
+    try_sh(&format!("cd {path}; RUN='{RUNTIME} --root {path}/state run {id}'; {line}"))
+}
+
+/// The output of a bundle that runs to its end.
+#[track_caller]
+fn output_of(bundle: &Bundle) -> String {
+    run_by(bundle, "$RUN").success()
+}
+
+/// A jq filter that has the container run a line of shell.
+fn shell(line: &str) -> String {
+    format!(".process.args=[\"sh\",\"-c\",{}]", serde_json::Value::from(line))
+}
+
+fn init_pid(bundle: &Bundle) -> String {
+    sh(&format!("jq .init_process_pid {}/{}/state.json", bundle.root().display(), bundle.id))
+}
+
+#[test]
+fn a_terminal_is_ready_before_the_program_writes() {
+    let bundle = Bundle::make("tty", &format!(".process.terminal=true | {}", shell("echo one; echo two")));
+    for _ in 0..3 {
+        let finished = run_by(&bundle, "$RUN </dev/null | cat");
+        assert_eq!(finished.stdout, "one\ntwo\n", "{finished}");
+    }
+}
+
+#[test]
+fn a_program_that_closes_its_terminal_costs_nothing() {
+    let line = "exec </dev/null >/dev/null 2>&1; sleep 3; echo back >/dev/console";
+    let bundle = Bundle::make("closed", &format!(".process.terminal=true | {}", shell(line)));
+    // Ticks of a hundredth second that the runtime spent: one that polls a terminal that has hung up spends all of them.
+    let finished = run_by(&bundle, "$RUN </dev/null & wait $!; times | tail -1");
+    let finished = finished.success();
+    assert!(finished.starts_with("back\n"), "{finished}");
+    let seconds: Vec<f64> = finished
+        .lines()
+        .nth(1)
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|time| time.trim_end_matches('s').split_once('m')?.1.parse().ok())
+        .collect();
+    assert!(seconds.len() == 2 && seconds.iter().sum::<f64>() < 2.0, "{finished}");
+}
+
+#[test]
+fn what_is_done_is_told_with_debug_alone() {
+    let bundle = Bundle::make("debug", &shell("true"));
+    let finished =
+        try_sh(&format!("cd {}; {RUNTIME} --debug --root state run {}", bundle.path.display(), bundle.id));
+    assert!(finished.stderr.contains("level=debug"), "{finished}");
+}
+
+#[test]
+fn hooks_of_the_container_have_no_more_rights_than_its_program() {
+    let line = "grep -E ^Seccomp: /proc/self/status >/h; grep -E ^Cap /proc/self/status >>/h; id -u >>/h";
+    let hook = serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", line]}]);
+    let bundle = Bundle::make(
+        "hook",
+        &format!(
+            "{} | .hooks={{startContainer:{hook}}} | .process.user={{uid:7,gid:8}} | \
+             .linux.seccomp.syscalls += [{{names:[\"clone3\"],action:\"SCMP_ACT_ERRNO\",errnoRet:38}}] | \
+             .mounts+=[{{destination:\"/h\",type:\"bind\",source:\"h\",options:[\"bind\"]}}]",
+            shell("cat /h; grep -E ^Seccomp: /proc/self/status; grep -E ^Cap /proc/self/status; id -u")
+        ),
+    );
+    sh(&format!("cd {0}; touch h; chmod 666 h; ln -s busybox rootfs/bin/grep", bundle.path.display()));
+    let text = output_of(&bundle);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 14, "{text}");
+    assert_eq!(lines[..7], lines[7..], "{text}");
+    assert_eq!((lines[0], lines[6]), ("Seccomp:\t2", "7"), "{text}");
+}
+
+#[test]
+fn a_joined_cgroup_namespace_shows_its_cgroups() {
+    let first = Bundle::make("cgroup-1", ".");
+    first.succeed(&["run", "-d"]);
+    let path = format!("/proc/{}/ns/cgroup", init_pid(&first));
+    let join = format!(".linux.namespaces |= map(if .type==\"cgroup\" then .path=\"{path}\" else . end)");
+    let second = Bundle::make(
+        "cgroup-2",
+        &format!("{join} | {}", shell("cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs | head -1")),
+    );
+    sh(&format!("ln -s busybox {}/rootfs/bin/head", second.path.display()));
+    let text = output_of(&second);
+    assert!(text.lines().any(|line| line == "0::/../stress-cgroup-2"), "{text}");
+}
+
+#[test]
+fn a_device_moves_into_the_container() {
+    sh(
+        "ip link del vm-dummy 2>/dev/null; ip link add vm-dummy type veth peer name vm-peer && ip addr add 10.9.8.7/24 dev vm-dummy && ip link set vm-dummy up",
+    );
+    let devices = ".linux.netDevices={\"vm-dummy\":{name:\"eth0\"}}";
+    let bundle =
+        Bundle::make("device", &format!("{devices} | {}", shell("ip addr show eth0; ls /sys/class/net")));
+    sh(&format!("ln -s busybox {0}/rootfs/bin/ip; ln -s busybox {0}/rootfs/bin/ls", bundle.path.display()));
+    let text = output_of(&bundle);
+    assert!(text.contains("inet 10.9.8.7/24") && text.contains("UP"), "{text}");
+    assert!(text.lines().any(|line| line == "eth0"), "{text}");
+    // The network namespace has gone, and a virtual device with it; it is not on the host meanwhile.
+    wait_until("the namespace to go", BOUND, || (try_sh("ip link show vm-dummy").status != 0).then_some(()));
+    let refused = run_by(&bundle, "$RUN");
+    assert!(refused.stderr.contains("cannot find the network device `vm-dummy`"), "{refused}");
+}
+
+#[test]
+fn ids_of_a_mount_are_mapped_in_a_user_namespace() {
+    let maps = "[{containerID:0,hostID:100000,size:65536}]";
+    let bundle = Bundle::make(
+        "idmap",
+        &format!(
+            ".linux.namespaces+=[{{type:\"user\"}}] | .linux.uidMappings={maps} | .linux.gidMappings={maps} | \
+             .mounts+=[{{destination:\"/m\",type:\"bind\",source:\"m\",options:[\"bind\",\"idmap\"]}}] | {}",
+            shell("ls -ln /m | tail -1; echo x >/m/new")
+        ),
+    );
+    let path = bundle.path.display();
+    sh(&format!(
+        "cd {path}; mkdir m; touch m/file; chown 5:6 m/file; chmod 777 m; for name in ls tail; do ln -s busybox rootfs/bin/$name; done; chown -R 100000:100000 rootfs; chmod 755 ."
+    ));
+    let text = output_of(&bundle);
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(fields.get(2..4), Some(&["5", "6"][..]), "{text}");
+    assert_eq!(sh(&format!("stat -c %u:%g {path}/m/new")), "0:0");
+}
+
+#[test]
+fn without_pivot_root_no_bare_procfs_can_be_mounted() {
+    let program = r#"["unshare","-mrpf","sh","-c","mount -t proc none /proc && echo mounted"]"#;
+    let bundle = Bundle::make(
+        "no-pivot",
+        &format!(
+            ".process.capabilities.bounding+=[\"CAP_SETFCAP\"] | .process.capabilities.permitted+=[\"CAP_SETFCAP\"] | .process.args={program}"
+        ),
+    );
+    sh(&format!("cd {}/rootfs/bin; ln -s busybox unshare; ln -s busybox mount", bundle.path.display()));
+    let finished = run_by(&bundle, &format!("{RUNTIME} --root state run --no-pivot {}", bundle.id));
+    assert!(
+        !finished.stdout.contains("mounted") && finished.stderr.contains("permission denied"),
+        "{finished}"
+    );
+}
+
+#[test]
+fn a_created_container_ends_when_it_is_told_to() {
+    let bundle = Bundle::make("told", ".");
+    bundle.succeed(&["create"]);
+    let (state, id) = (bundle.root().display().to_string(), bundle.id.clone());
+    sh(&format!("{RUNTIME} --root {state} kill {id} TERM"));
+    wait_until("its end", BOUND, || {
+        sh(&format!("{RUNTIME} --root {state} state {id}")).contains("stopped").then_some(())
+    });
+    bundle.succeed(&["delete"]);
+}
+
+#[test]
+fn what_a_dangling_link_leads_to_is_made_in_the_container() {
+    let bundle = Bundle::make(
+        "dangling",
+        &format!(
+            ".mounts+=[{{destination:\"/etc/hosts\",type:\"bind\",source:\"config.json\",options:[\"bind\"]}}] | {}",
+            shell("cat /run/outside/hosts")
+        ),
+    );
+    sh(&format!(
+        "mkdir -p {0}/rootfs/etc; ln -s ../../../run/outside/hosts {0}/rootfs/etc/hosts",
+        bundle.path.display()
+    ));
+    assert!(output_of(&bundle).contains("ociVersion"));
+    assert_eq!(sh("test -e /run/outside || echo absent"), "absent");
+}
+
+#[test]
+fn the_spec_of_phase_1_has_its_limits_and_its_end() {
+    let bundle = Bundle::make("phase1", ".");
+    let path = bundle.path.display().to_string();
+    let fixture = "/opt/lab/images/phase1.json";
+    let hog = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
+    // Nothing of the fixture is changed but the terminal, and what is typed into it.
+    let become_phase_1 = |program: &str| {
+        let filter = format!(".process.terminal=false | {}", shell(program));
+        sh(&format!("jq '{filter}' {fixture} >{path}/config.json"));
+    };
+    become_phase_1("sleep 1000");
+    bundle.succeed(&["run", "-d"]);
+    let cgroup = sh(&format!("find /sys/fs/cgroup -type d -name {}", bundle.id));
+    assert_eq!(sh(&format!("cat {cgroup}/memory.max {cgroup}/cpu.weight")), "67108864\n59");
+    bundle.succeed(&["delete", "--force"]);
+    become_phase_1(hog);
+    let finished = run_by(&bundle, "$RUN");
+    assert_eq!(finished.status, 137, "{finished}");
+}
