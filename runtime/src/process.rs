@@ -6,6 +6,7 @@ pub(crate) mod finish;
 pub(crate) mod foreground;
 pub(crate) mod init;
 pub(crate) mod parent;
+pub(crate) mod payload;
 pub(crate) mod program;
 pub(crate) mod protect;
 pub(crate) mod streams;

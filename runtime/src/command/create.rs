@@ -14,6 +14,7 @@ use crate::hooks::{self, HookPlace};
 use crate::plan::PlanOptions;
 use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, Created, Request};
+use crate::process::payload;
 use crate::terminal;
 
 /// `create`.
@@ -59,7 +60,7 @@ pub(super) fn run(options: &CreateOptions, context: &Context) -> Result<u8, Runt
 
 fn start(created: &Created) -> Result<(), RuntimeError> {
     let pid = created.pid.as_raw_nonzero().get();
-    parent::await_payload(&created.channel, &created.state, pid, created.seccomp.as_ref())?;
+    payload::await_payload(&created.channel, &created.state, pid, created.seccomp.as_ref())?;
     run_poststart(&created.hooks, &created.state, pid)
 }
 

@@ -19,7 +19,8 @@ use crate::plan::{self, ProcessPlan};
 use crate::process::channel::{Channel, Message};
 use crate::process::exec::{self, ExecPlan};
 use crate::process::foreground::{self, Console};
-use crate::process::parent::{self, SeccompListener};
+use crate::process::parent;
+use crate::process::payload::{self, SeccompListener};
 use crate::resolve::HostProc;
 use crate::scheduling::{OuterLimits, plan_affinity, plan_personality};
 use crate::seccomp::Program;
@@ -113,7 +114,7 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
     });
     let started = start(Target { context, spec: &spec, state: &state }, plan, sender, options)?;
     let pid = started.pid.as_raw_nonzero().get();
-    if let Err(error) = parent::await_payload(&started.channel, &state, pid, listener.as_ref()) {
+    if let Err(error) = payload::await_payload(&started.channel, &state, pid, listener.as_ref()) {
         reap(&started);
         return Err(error);
     }

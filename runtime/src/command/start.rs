@@ -4,7 +4,8 @@ use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::HookPlan;
 use crate::process::channel::Message;
-use crate::process::parent::{self, SeccompListener};
+use crate::process::parent;
+use crate::process::payload::{self, SeccompListener};
 use crate::start;
 use crate::state::Status;
 use crate::step::Step as _;
@@ -31,7 +32,7 @@ pub(super) fn run(id: &str, context: &Context) -> Result<u8, RuntimeError> {
     }
     let (hooks, seccomp) = load_parts(&directory.spec_path())?;
     channel.send(&Message::Go).step("speak to", "the init process")?;
-    parent::await_payload(&channel, &state, state.init_process_pid, seccomp.as_ref())?;
+    payload::await_payload(&channel, &state, state.init_process_pid, seccomp.as_ref())?;
     if let Err(error) = super::create::run_poststart(&hooks, &state, state.init_process_pid) {
         context.log.warning(&crate::step::chain(&error));
     }
