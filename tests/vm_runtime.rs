@@ -167,6 +167,55 @@ fn a_container_cannot_write_to_the_runtime() {
 }
 
 #[test]
+fn a_runtime_that_has_moved_is_still_what_it_was_called_as() {
+    let bundle = Bundle::make("moved", ".process.args=[\"sleep\",\"1000\"]");
+    let Bundle { path, id } = &bundle;
+    let command = format!("{RUNTIME} --root {path}/state run --bundle {path} {id}");
+    let pid = sh(&format!("MARK=moved {command} </dev/null >{path}/out 2>&1 & echo $!"));
+    wait_until("the container to run", BOUND, || (bundle.exec("", "true").status == 0).then_some(()));
+    assert_eq!(sh(&format!("tr '\\0' ' ' </proc/{pid}/cmdline")), command);
+    assert_eq!(sh(&format!("tr '\\0' '\\n' </proc/{pid}/environ | grep -c '^MARK=moved$'")), "1");
+    // Nothing of the program comes from the file it was started from, and when it is no longer busy, root of the host itself
+    // cannot write through what /proc led to.
+    assert_eq!(sh(&format!("grep -c '{RUNTIME}' /proc/{pid}/maps || true")), "0");
+    let written = try_sh(&format!(
+        "exec 3</proc/{pid}/exe; {RUNTIME} --root {path}/state kill {id} KILL; \
+         timeout 30 sh -c 'while kill -0 {pid} 2>/dev/null; do sleep 0.1; done'; echo >>/proc/self/fd/3"
+    ));
+    assert!(written.stderr.contains("Read-only file system"), "{written}");
+}
+
+#[test]
+fn start_tells_what_execve_refuses() {
+    let bundle = Bundle::make("refused", ".process.args=[\"/script\"]");
+    let script = format!("{}/rootfs/script", bundle.path);
+    sh(&format!("printf '#!/no/interpreter\\n' >{script} && chmod 755 {script}"));
+    assert_eq!(bundle.detached("create").status, 0);
+    let started = bundle.detached("start");
+    assert_eq!(started.status, 1, "{started}");
+    assert!(started.stdout.contains("exec /script: no such file or directory"), "{started}");
+    assert_eq!(bundle.detached("delete").status, 0);
+    // One that runs is not waited for longer than that takes.
+    bundle.change(".process.args=[\"sh\",\"/script\"]");
+    sh(&format!("printf 'echo it ran >/ran\\nsleep 1000\\n' >{script}"));
+    assert_eq!(bundle.detached("create").status, 0);
+    assert_eq!(sh(&format!("jq .waits_for_payload {}/state/refused/state.json", bundle.path)), "false");
+    assert_eq!(bundle.detached("start").status, 0);
+    let ran = format!("cat {}/rootfs/ran", bundle.path);
+    wait_until("the program to run", BOUND, || (try_sh(&ran).stdout.trim() == "it ran").then_some(()));
+}
+
+#[test]
+fn half_a_mebibyte_of_memory_is_enough() {
+    let bundle = Bundle::make(
+        "small",
+        ".process.args=[\"cat\",\"/sys/fs/cgroup/memory.max\"] | .linux.resources.memory={\"limit\":524288}",
+    );
+    let finished = bundle.detached("run");
+    assert_eq!((finished.status, finished.stdout.trim()), (0, "524288"), "{finished}");
+}
+
+#[test]
 fn inherited_descriptors_and_directories_stay_outside() {
     // CVE-2024-21626: a descriptor of a host directory leaks in, and cwd goes through it.
     let bundle = Bundle::make("cve-21626", ".process.args=[\"ls\",\"/proc/self/fd\"]");
