@@ -208,3 +208,39 @@ fn the_spec_of_phase_1_has_its_limits_and_its_end() {
     let finished = run_by(&bundle, "$RUN");
     assert_eq!(finished.status, 137, "{finished}");
 }
+
+#[test]
+fn a_dev_that_is_a_symlink_stays_inside() {
+    // CVE-2026-41579: nodes and links were made where the image's /dev led on the host.
+    let victim = format!("{}/victim", bundle::PLACE);
+    sh(&format!("rm -rf {victim}; mkdir -p {victim}"));
+    for (id, filter) in [
+        ("dev-bare", ".mounts |= map(select(.destination | startswith(\"/dev\") | not))"),
+        ("dev-mounted", "."),
+    ] {
+        let bundle = Bundle::make(id, &format!("{filter} | {}", shell("true")));
+        for target in [&victim, &format!("../../../../../../..{victim}")] {
+            sh(&format!("cd {}/rootfs; rm -rf dev; ln -s {target} dev", bundle.path.display()));
+            // Refused, or made inside: both are fine.
+            drop(run_by(&bundle, "$RUN"));
+            assert_eq!(sh(&format!("ls -A {victim}")), "", "{id} with {target}");
+        }
+    }
+    sh(&format!("rmdir {victim}"));
+}
+
+#[test]
+fn a_user_is_the_one_that_was_asked_for() {
+    // CVE-2026-30892: `1` alone was taken for uid 0.
+    let bundle = Bundle::make("user", ".");
+    bundle.succeed(&["run", "-d"]);
+    let (state, id) = (bundle.root().display().to_string(), bundle.id.clone());
+    for (user, ids) in [("1", "1 0"), ("0", "0 0"), ("1:2", "1 2"), ("4294967294:7", "4294967294 7")] {
+        let line = format!("{RUNTIME} --root {state} exec -u {user} {id} sh -c 'echo $(id -u) $(id -g)'");
+        assert_eq!(sh(&line), ids, "{user}");
+    }
+    for user in ["x", "", ":", "1:", "-1", "1 ", "4294967296"] {
+        let refused = try_sh(&format!("{RUNTIME} --root {state} exec -u '{user}' {id} true"));
+        assert_ne!(refused.status, 0, "{user:?}: {refused}");
+    }
+}
