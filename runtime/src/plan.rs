@@ -324,8 +324,10 @@ fn plan_mount(
         let source =
             mount.source().as_deref().ok_or_else(|| invalid(&field("source"), "a bind mount needs it"))?;
         let source = bundle.join(source);
-        let inner =
-            source.strip_prefix(rootfs).ok().map(|below| relative(&field("source"), below)).transpose()?;
+        // One that leads out again is the host's.
+        let below = source.strip_prefix(rootfs).ok();
+        let below = below.filter(|below| !below.components().any(|part| part == Component::ParentDir));
+        let inner = below.map(|below| relative(&field("source"), below)).transpose()?;
         let source = source.as_os_str().as_encoded_bytes();
         let idmap = plan_idmap(&field("uidMappings"), mount, &options)?;
         let attributes = options.attributes;
@@ -478,6 +480,9 @@ pub(crate) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, InvalidSpec
 /// The read-only attribute alone.
 pub(crate) const READ_ONLY: MountAttributes =
     MountAttributes { set: ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
