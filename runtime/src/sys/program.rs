@@ -114,12 +114,14 @@ impl MemoryMap {
         };
         let start_environment = if first.is_null() { name } else { first.addr() as u64 };
         let length: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+        // Were it otherwise, the kernel would refuse an address that is not the process's.
+        let start_arguments = start_environment.saturating_sub(length as u64);
         let end_break = end_break.cast_unsigned();
         MemoryMap {
             start_break: end_break,
             end_break,
-            start_stack: start_environment - length as u64,
-            start_arguments: start_environment - length as u64,
+            start_stack: start_arguments,
+            start_arguments,
             end_arguments: start_environment,
             start_environment,
             end_environment: name,
