@@ -105,9 +105,13 @@ fn a_joined_cgroup_namespace_shows_its_cgroups() {
 
 #[test]
 fn a_device_moves_into_the_container() {
-    sh(
-        "ip link del vm-dummy 2>/dev/null; ip link add vm-dummy type veth peer name vm-peer && ip addr add 10.9.8.7/24 dev vm-dummy && ip link set vm-dummy up",
-    );
+    // Where networkd runs it would give the device other addresses.
+    let unmanaged = "/run/systemd/network/00-vm-dummy.network";
+    sh(&format!(
+        "mkdir -p /run/systemd/network; printf '[Match]\\nName=vm-dummy vm-peer\\n[Link]\\nUnmanaged=yes\\n' >{unmanaged}; \
+         networkctl reload 2>/dev/null; ip link del vm-dummy 2>/dev/null; \
+         ip link add vm-dummy type veth peer name vm-peer && ip addr add 10.9.8.7/24 dev vm-dummy && ip link set vm-dummy up"
+    ));
     let devices = ".linux.netDevices={\"vm-dummy\":{name:\"eth0\"}}";
     let bundle =
         Bundle::make("device", &format!("{devices} | {}", shell("ip addr show eth0; ls /sys/class/net")));
@@ -117,6 +121,7 @@ fn a_device_moves_into_the_container() {
     assert!(text.lines().any(|line| line == "eth0"), "{text}");
     // The network namespace has gone, and a virtual device with it; it is not on the host meanwhile.
     wait_until("the namespace to go", BOUND, || (try_sh("ip link show vm-dummy").status != 0).then_some(()));
+    sh(&format!("rm {unmanaged}"));
     let refused = run_by(&bundle, "$RUN");
     assert!(refused.stderr.contains("cannot find the network device `vm-dummy`"), "{refused}");
 }
