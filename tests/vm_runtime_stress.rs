@@ -261,7 +261,7 @@ impl Drop for Shared {
 #[test]
 fn killed_at_any_system_call_it_leaves_what_delete_force_removes() {
     let _node = alone();
-    let step = if is_full() { 1 } else { 9 };
+    let step = if is_full() { 1 } else { 17 };
     let shapes = if is_full() { &SHAPES[..] } else { &SHAPES[..2] };
     let _shared = Shared::make();
     for (id, filter) in shapes {
@@ -396,7 +396,7 @@ const MUTE: [u64; 5] = [1, 9, 158, 218, 318];
 #[test]
 fn a_system_call_that_fails_leaves_nothing() {
     let _node = alone();
-    let step = if is_full() { 1 } else { 23 };
+    let step = if is_full() { 1 } else { 41 };
     let shapes = if is_full() { &SHAPES[..] } else { &SHAPES[..1] };
     let _shared = Shared::make();
     for (id, filter) in shapes {
