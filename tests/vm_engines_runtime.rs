@@ -19,7 +19,7 @@ fn make_image() -> &'static str {
     if !Path::new(tar).exists() {
         sh(&format!(
             "mkdir -p /run/vm-runtime/bin /run/vm-runtime/etc && cd /run/vm-runtime && cp $(command -v busybox) bin/busybox && \
-             for name in sh true sleep cat id tty grep awk sort ls kill stty env hostname cut head mkdir tr; do ln -sf busybox bin/$name; done && \
+             for name in sh echo true sleep cat id tty grep awk sort ls kill stty env hostname cut head mkdir tr; do ln -sf busybox bin/$name; done && \
              echo root:x:0:0:root:/root:/bin/sh >etc/passwd && tar -c bin etc >{tar}"
         ));
     }
@@ -83,8 +83,8 @@ const QUESTIONS: [(&str, &str, &str); 16] = [
     ),
     (
         "names",
-        "/made",
-        "$RUN --rm --hostname box -e A=b --workdir /made $IMAGE sh -c 'hostname; pwd; echo $A $HOME; cat /proc/self/cgroup'",
+        "/bin",
+        "$RUN --rm --hostname box -e A=b --workdir /bin $IMAGE sh -c 'hostname; pwd; echo $A $HOME; cat /proc/self/cgroup'",
     ),
     (
         "out of memory",
