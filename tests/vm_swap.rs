@@ -40,6 +40,8 @@ fn swaps_are_proven_containers_live_on_and_undo_restores_the_bytes() {
     );
     let after = Container::start("default", "swap-after", "", "sleep 100000");
     assert_eq!(made_by(&after.id), "crun");
+    let why = inspect(&["why", &after.id]).success();
+    assert!(why.contains("it makes containers with /usr/bin/crun") && !why.contains("beware"), "{why}");
     // Once more is nothing to write.
     let again = swap(&["crun", "--scope", "node", "--no-verify"]).success();
     assert_eq!(jq(&again, "[.state, (.diffs | length)] | tostring"), r#"["in-force",0]"#);

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::style::Style;
 use super::wrap::wrap;
+use crate::swap::StandInStatus;
 
 /// The width of the labels before each paragraph.
 const LABEL: usize = 12;
@@ -25,6 +26,8 @@ pub(crate) struct RuntimeAnswer {
     pub(crate) config: PathBuf,
     /// Why there is no record of the daemon's, where there is none.
     pub(crate) daemon_note: Option<String>,
+    /// What stands in for runc on this node (`swap-runtime --scope node`).
+    pub(crate) stand_in: Option<StandInStatus>,
 }
 
 /// Paragraphs with a label in front, folded to the terminal.
@@ -96,6 +99,17 @@ fn render_chain(answer: &RuntimeAnswer, page: &mut Page) {
     page.paragraph("↳ shim", &format!("{shim} ({running})"));
     page.paragraph("↳ binary", &binary(choice));
     page.paragraph("↳ file", &file(choice));
+    if let (LookupOutcome::Found { found, .. }, Some(stand_in)) = (&choice.lookup.outcome, &answer.stand_in)
+        && *found == stand_in.path
+    {
+        page.paragraph(
+            "↳ stand-in",
+            &format!(
+                "`inspect swap-runtime --scope node` put it there: it makes containers with {}, and has every other verb done by the runtime that made the container",
+                escape(&stand_in.create.to_string_lossy())
+            ),
+        );
+    }
 }
 
 fn binary(choice: &RuntimeChoice) -> String {

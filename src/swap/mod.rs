@@ -28,6 +28,7 @@ pub(crate) use error::SwapError;
 pub(crate) use plan::{CgroupDriver, Scope, SwapRequest};
 pub(crate) use preflight::Verdict;
 pub(crate) use progress::Progress;
+pub(crate) use stand_in::{StandInStatus, read_stand_in};
 pub(crate) use status::{StatusReport, read_status};
 pub(crate) use transaction::{SwapReport, SwapState, swap};
 pub(crate) use undo::{UndoReport, undo};

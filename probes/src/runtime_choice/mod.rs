@@ -10,7 +10,7 @@ mod configured;
 mod fingerprint;
 mod lookup;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -96,6 +96,8 @@ pub struct Known<'a> {
     pub record: Option<&'a RuntimeRecord>,
     /// The labels of the record.
     pub has_cri_label: bool,
+    /// A program that hands every verb on a container to the runtime that made it (`swap-runtime --scope node`).
+    pub stand_in: Option<&'a Path>,
 }
 
 /// Gathers the chain and its evidence for the container of `bundle`.
@@ -120,7 +122,7 @@ pub fn explain_runtime(host: &Host, bundle: &Bundle, known: Known<'_>) -> Runtim
         evidence,
         surprises: Vec::new(),
     };
-    choice.surprises = find_surprises(&choice, state.as_ref());
+    choice.surprises = find_surprises(&choice, state.as_ref(), known.stand_in);
     choice
 }
 
@@ -154,10 +156,16 @@ fn strongest_family(evidence: &[Evidence]) -> Option<RuntimeFamily> {
     })
 }
 
-fn find_surprises(choice: &RuntimeChoice, state: Option<&RuntimeState>) -> Vec<String> {
+fn find_surprises(
+    choice: &RuntimeChoice,
+    state: Option<&RuntimeState>,
+    stand_in: Option<&Path>,
+) -> Vec<String> {
     let mut surprises = Vec::new();
+    let stands_in = matches!(&choice.lookup.outcome, LookupOutcome::Found { found, .. } if Some(found.as_path()) == stand_in);
     if let (Some(family), Some(expected)) = (choice.family, choice.lookup.family())
         && family != expected
+        && !stands_in
     {
         surprises.push(format!(
             "{} made this container, but `{}` leads to {} now: exec, kill and delete go to a runtime that cannot read the \

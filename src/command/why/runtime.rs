@@ -55,7 +55,10 @@ pub(super) fn run(args: &RuntimeArgs, host: &Host, output: &mut Output) -> Resul
         None => Answer::none("its daemon is not running: what it recorded is not known"),
     };
     let has_cri_label = record.as_ref().is_some_and(has_cri_label);
+    // One whose rules cannot be read is told of as any other program under that name.
+    let stand_in = if host.is_live() { crate::swap::read_stand_in().ok().flatten() } else { None };
     let known = Known {
+        stand_in: stand_in.as_ref().map(|stand_in| stand_in.path.as_path()),
         shim: node.shim_of(host, &bundle),
         record: record.as_ref().map(|record| &record.runtime),
         has_cri_label,
@@ -66,6 +69,7 @@ pub(super) fn run(args: &RuntimeArgs, host: &Host, output: &mut Output) -> Resul
         configured: version.and_then(|version| read_configured_default(host, config, version)),
         config: config.to_path_buf(),
         daemon_note,
+        stand_in,
     };
     output.print(&match args.format {
         Format::Json => render_json(&answer)?,
