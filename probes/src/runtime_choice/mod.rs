@@ -184,6 +184,7 @@ fn find_surprises(
     let created = state.and_then(|state| state.created.as_deref());
     if let (Some(created), Some(changed)) = (created, choice.lookup.changed_rfc3339())
         && changed.as_str() > created
+        && !stands_in
     {
         surprises.push(format!(
             "the file at the end of the chain changed at {changed}, after the container was created ({created}): it was made by \
