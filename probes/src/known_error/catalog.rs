@@ -106,6 +106,20 @@ pub(super) const ENTRIES: &[Entry] = &[
         known_from: SEEN,
     },
     Entry {
+        id: "runtime-binary-denied",
+        reported_by: "containerd's shim",
+        patterns: &["unable to retrieve OCI runtime error (open {log}): fork/exec {path}: permission denied"],
+        samples: &[
+            "failed to create shim task: OCI runtime create failed: unable to retrieve OCI runtime error (open /run/containerd/io.containerd.runtime.v2.task/default/bad/log.json: no such file or directory): fork/exec /etc/passwd: permission denied: unknown",
+        ],
+        cause: "the shim was told to run `{path}` as the OCI runtime, and the kernel does not let it: the file has no execute bit, or its file system is mounted noexec.",
+        checks: binary,
+        fixes: &[
+            "`chmod 755 {path}` if it is the runtime, or correct `BinaryName`; `findmnt -T {path}` shows how its file system is mounted",
+        ],
+        known_from: "seen with containerd 1.7.24; execve(2)",
+    },
+    Entry {
         id: "runtime-binary-not-in-path",
         reported_by: "containerd's shim",
         patterns: &[
