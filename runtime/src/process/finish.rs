@@ -15,7 +15,7 @@ use crate::resolve::{self, HostProc};
 use crate::step::{EXECUTE, FIND_PROGRAM, Step, StepError};
 use crate::sys;
 
-/// What is done while a failure can still be told to `create`: the directory, the program, labels.
+/// What is done while a failure can still be told to `create`: the directory, the program, labels, the bounding set.
 ///
 /// Gives the program's place.
 pub(crate) fn prepare(
@@ -32,7 +32,9 @@ pub(crate) fn prepare(
     plan.candidates.swap(0, found);
     plan.candidates.truncate(1);
     write_labels(plan, procfs)?;
-    plan.scheduling.apply()
+    plan.scheduling.apply()?;
+    // Takes `CAP_SETPCAP` and nothing that comes later: done while the runtime has something else to do.
+    plan.capabilities.apply_bounding()
 }
 
 /// Changes to the working directory and makes sure that it is inside: a descriptor of the host leaked into `/proc/self/fd`
@@ -113,9 +115,8 @@ fn write_attribute(procfs: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<
 /// Gives up what the payload is not to have and becomes its user. Without no_new_privs a filter takes `CAP_SYS_ADMIN` to load:
 /// then the capabilities stay until it is.
 ///
-/// The order is what each step needs: dropping from the bounding set takes `CAP_SETPCAP`, changing ids takes `CAP_SETUID`.
+/// The order is what each step needs: changing ids takes `CAP_SETUID`. What [`prepare`] did last took `CAP_SETPCAP`.
 pub(crate) fn drop_privileges(plan: &ProcessPlan, groups_denied: bool) -> Result<(), StepError> {
-    plan.capabilities.apply_bounding()?;
     plan.credentials.apply(groups_denied)?;
     if !plan.credentials.is_root() {
         // The change of ids makes it what the host's `fs.suid_dumpable` says.
