@@ -35,7 +35,10 @@ fn a_canary_under_each_runtime_is_proven_and_leaves_nothing() {
         assert_eq!(facts["memory.events oom_kill"], "1", "{family}");
     }
     assert!(!sh("ctr namespaces ls -q").contains("inspect-verify"));
-    assert_eq!(sh("ls -d /run/inspect /sys/fs/cgroup/inspect-verify 2>/dev/null | wc -l"), "0");
+    assert_eq!(
+        sh("ls -d /run/inspect /var/lib/inspect/canaries /sys/fs/cgroup/inspect-verify 2>/dev/null | wc -l"),
+        "0"
+    );
     assert_eq!(sh("pgrep -fc '[c]anary (observe|eat)' || true"), "0");
 }
 

@@ -1,4 +1,4 @@
-//! The canary's root file system: a directory below `/run` with this very program in it, and nothing to pull.
+//! The canary's root file system: a directory with this very program in it, and nothing to pull.
 
 use std::fs;
 use std::io;
@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use inspect_probes::Host;
 use inspect_probes::name::ContainerId;
+use nix::sys::statvfs::statvfs;
 use thiserror::Error;
 
 /// Where canaries live while they run: a tmpfs that a reboot empties.
 const PARENT: &str = "/run/inspect";
+/// Where they live on a node whose `/run` is mounted noexec, as Debian's initramfs does: what Docker and CRI bind into a
+/// container from there runs under crun, which takes the flag away, and not under runc, which keeps it.
+const EXECUTABLE_PARENT: &str = "/var/lib/inspect/canaries";
 /// The program's place inside.
 pub(super) const PROGRAM: &str = "/canary";
 /// Where mounts go.
@@ -44,10 +48,16 @@ pub(super) struct CanaryDirectory {
     path: PathBuf,
 }
 
+fn parent() -> &'static Path {
+    let is_noexec =
+        statvfs("/run").is_ok_and(|run| run.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC));
+    Path::new(if is_noexec { EXECUTABLE_PARENT } else { PARENT })
+}
+
 impl CanaryDirectory {
     /// Makes the directory with mount points, the program and an empty report.
     pub(super) fn create(id: &ContainerId) -> Result<Self, RootfsError> {
-        let path = Path::new(PARENT).join(id.as_str());
+        let path = parent().join(id.as_str());
         let directory = Self { path };
         for point in MOUNT_POINTS {
             let path = directory.rootfs().join(point);
@@ -64,12 +74,12 @@ impl CanaryDirectory {
 
     /// The directory of a canary whose inspect was killed: to be removed.
     pub(super) fn left_by(id: &ContainerId) -> Self {
-        Self { path: Path::new(PARENT).join(id.as_str()) }
+        Self { path: parent().join(id.as_str()) }
     }
 
     /// Removes the directories of inspects that were killed before containerd knew of their canary.
     pub(super) fn remove_abandoned(host: &Host) {
-        for entry in fs::read_dir(PARENT).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(parent()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let owner = name.strip_prefix("canary-").and_then(|rest| rest.split('-').next());
             if owner.is_some_and(|pid| !host.proc().join(pid).exists()) {
@@ -104,10 +114,11 @@ impl CanaryDirectory {
                 Err(RootfsError::Remove { path: self.path.clone(), source: error })
             }
             _ => {
-                // Another canary may still live there.
-                match fs::remove_dir(PARENT) {
-                    Ok(()) | Err(_) => Ok(()),
-                }
+                // Another canary may still live there, or what a swap keeps.
+                let ours =
+                    |directory: &&Path| directory.ends_with("canaries") || directory.ends_with("inspect");
+                let _stays = parent().ancestors().take_while(ours).try_for_each(fs::remove_dir);
+                Ok(())
             }
         }
     }
