@@ -2,7 +2,8 @@
 //! systems, no descriptors, no rights. Each time the node is compared with what it was: cgroups, mounts, namespaces,
 //! processes and zombies, BPF programs and seccomp filters, state directories, the test's own descriptors.
 //!
-//! `INSPECT_STRESS=full` does everything that is sampled otherwise: 2,000 containers in a row, 200 at once, each system call.
+//! `INSPECT_STRESS=full` (in a node: `cargo lab test --env INSPECT_STRESS=full`) does everything that is sampled otherwise: 2,000
+//! containers in a row, 200 at once, each system call.
 
 #[path = "support/bundle.rs"]
 mod bundle;

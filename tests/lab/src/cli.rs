@@ -1,6 +1,7 @@
 //! What can be typed after `cargo lab`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -119,9 +120,60 @@ pub(crate) struct TestArgs {
     /// How many nodes run suites at the same time
     #[arg(long, default_value_t = DEFAULT_JOBS, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) jobs: u8,
+    /// A variable for the suites in the nodes, such as INSPECT_STRESS=full; may be given more than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<Variable>,
     /// What the nodes are made of.
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
+}
+
+/// A variable of the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Variable {
+    /// Letters, digits and underscores, no digit first.
+    pub(crate) name: String,
+    /// What it is set to.
+    pub(crate) value: String,
+}
+
+/// What the lab itself sets in a node begins so.
+const OWN_PREFIX: &str = "INSPECT_LAB_";
+
+/// Why a text is no variable.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum VariableError {
+    /// There is no `=`.
+    #[error("it is not of the form NAME=VALUE")]
+    Form,
+    /// No shell can set it.
+    #[error("a name has letters, digits and underscores alone, and no digit first")]
+    Name,
+    /// It is the lab's.
+    #[error("variables whose names begin with {OWN_PREFIX} are set by the lab")]
+    Own,
+    /// It would end up in another line of a log, or hide one.
+    #[error("a value has no control characters")]
+    Value,
+}
+
+impl FromStr for Variable {
+    type Err = VariableError;
+
+    fn from_str(text: &str) -> Result<Self, VariableError> {
+        let (name, value) = text.split_once('=').ok_or(VariableError::Form)?;
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !name.bytes().all(is_allowed) || name.bytes().next().is_none_or(|first| first.is_ascii_digit()) {
+            return Err(VariableError::Name);
+        }
+        if name.starts_with(OWN_PREFIX) {
+            return Err(VariableError::Own);
+        }
+        if value.chars().any(char::is_control) {
+            return Err(VariableError::Value);
+        }
+        Ok(Variable { name: name.to_owned(), value: value.to_owned() })
+    }
 }
 
 /// `demo`.
@@ -136,4 +188,37 @@ pub(crate) struct DemoArgs {
     /// What the node is made of.
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_has_a_name_and_a_value() {
+        let variable = |name: &str, value: &str| Ok(Variable { name: name.into(), value: value.into() });
+        assert_eq!("INSPECT_STRESS=full".parse(), variable("INSPECT_STRESS", "full"));
+        assert_eq!("_a1=".parse(), variable("_a1", ""));
+        assert_eq!("A=b=c 'd' $e".parse(), variable("A", "b=c 'd' $e"));
+    }
+
+    #[test]
+    fn what_is_no_variable_is_refused() {
+        let refused = |text: &str| text.parse::<Variable>().unwrap_err();
+        assert_eq!(refused("INSPECT_STRESS"), VariableError::Form);
+        for name in ["=x", "1A=x", "A B=x", "A;reboot=x", "A-B=x", "\u{c4}=x"] {
+            assert_eq!(refused(name), VariableError::Name, "{name}");
+        }
+        assert_eq!(refused("INSPECT_LAB_GENERATION=sid"), VariableError::Own);
+        assert_eq!(refused("A=one\ntwo"), VariableError::Value);
+    }
+
+    #[test]
+    fn variables_are_given_one_by_one() {
+        let arguments = ["cargo lab", "test", "trace", "--env", "A=1", "--env", "B=2"];
+        let Action::Test(test) = Cli::try_parse_from(arguments).unwrap().action else { panic!("not a test") };
+        let names: Vec<&str> = test.env.iter().map(|variable| &*variable.name).collect();
+        assert_eq!((names, test.suites), (vec!["A", "B"], vec!["trace".to_owned()]));
+        assert!(Cli::try_parse_from(["cargo lab", "test", "--env", "A"]).is_err());
+    }
 }

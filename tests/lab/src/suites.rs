@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::binaries::{self, Executable};
 use crate::checks;
 use crate::child;
-use crate::cli::TestArgs;
+use crate::cli::{TestArgs, Variable};
 use crate::error::LabError;
 use crate::generation::{Generation, Recipe};
 use crate::libtest;
@@ -19,7 +19,7 @@ use crate::machine::Owned;
 use crate::node;
 use crate::progress::Progress;
 use crate::report::{self, Outcome};
-use crate::ssh::Connection;
+use crate::ssh::{self, Connection};
 use crate::store::{self, Store};
 use crate::sync;
 
@@ -29,6 +29,8 @@ struct Plan {
     suites: Vec<String>,
     generations: Vec<Generation>,
     bound: Duration,
+    /// For the suites in the nodes.
+    environment: Vec<Variable>,
     logs: PathBuf,
     /// What a whole run leaves out; empty when suites were named.
     left_out: Vec<report::Unproven>,
@@ -81,6 +83,7 @@ fn plan(arguments: &TestArgs) -> Result<Plan, LabError> {
             arguments.generation.clone()
         },
         bound: Duration::from_secs(arguments.bound),
+        environment: arguments.env.clone(),
         logs: binaries::workspace().join("target/lab"),
         left_out: if everything { report::parse_unproven(UNPROVEN) } else { Vec::new() },
     };
@@ -199,11 +202,7 @@ fn run_suite(
     let log = plan.logs.join(format!("{generation}-{}.log", suite.name));
     let file = fs::File::create(&log).map_err(LabError::file("create", &log))?;
     let twin = file.try_clone().map_err(LabError::file("duplicate", &log))?;
-    let line = format!(
-        "cd /root && RUST_BACKTRACE=1 exec timeout --kill-after=10 {} /opt/lab/suites/{} --test-threads=1 --show-output",
-        plan.bound.as_secs(),
-        suite.name
-    );
+    let line = command_line(plan, &suite.name);
     let mut command = Connection::to(store, &owned.machine).shell_command(&line);
     let spawned = command.stdin(Stdio::null()).stdout(file).stderr(twin).spawn();
     let mut running = spawned.map_err(|source| LabError::Spawn { program: "ssh".into(), source })?;
@@ -240,6 +239,16 @@ fn run_suite(
         step.done(&format!("FAILED: {} failed, {} passed; the suite {ending}", counts.failed, counts.passed));
     }
     Ok(outcome)
+}
+
+/// What the node's shell is to run.
+fn command_line(plan: &Plan, suite: &str) -> String {
+    let variables = plan.environment.iter().map(|one| format!("{}={} ", one.name, ssh::quote(&one.value)));
+    format!(
+        "cd /root && RUST_BACKTRACE=1 {}exec timeout --kill-after=10 {} /opt/lab/suites/{suite} --test-threads=1 --show-output",
+        variables.collect::<String>(),
+        plan.bound.as_secs(),
+    )
 }
 
 fn describe_ending(code: Option<i32>, bound: Duration) -> String {
