@@ -266,8 +266,12 @@ fn plan_rootfs(
     let root_propagation = root_propagation.and_then(crate::rootfs::options::propagation);
     let mut devices = default_devices();
     for device in linux.devices().iter().flatten() {
+        let planned = DevicePlan::from_spec(device)?;
         devices.retain(|one: &DevicePlan| !one.is_at(device.path()));
-        devices.push(DevicePlan::from_spec(device)?);
+        // config-linux.md, "Default Devices": that is a link to the container's own terminals, whoever lists the host's devices.
+        if !planned.is_at(Path::new("/dev/ptmx")) {
+            devices.push(planned);
+        }
     }
     let paths = |field: &'static str, list: &Option<Vec<String>>| -> Result<Vec<CString>, InvalidSpec> {
         list.iter().flatten().map(|path| relative(field, Path::new(path))).collect()
