@@ -47,6 +47,20 @@ impl CapabilityPlan {
         Ok(())
     }
 
+    /// What the kernel will not raise: it keeps as ambient only what is permitted and inheritable as well.
+    fn unraisable(&self) -> u64 {
+        self.ambient & !(self.permitted & self.inheritable)
+    }
+
+    /// A warning of each ambient capability that the process will not have.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        let unraisable = self.unraisable();
+        (0..64).filter(move |number| unraisable & 1 << number != 0).filter_map(|number| {
+            let name = name(number)?;
+            Some(format!("can't raise ambient capability {name}: it is not permitted and inheritable, too"))
+        })
+    }
+
     /// Sets the other sets; what is ambient must be permitted and inheritable first.
     pub(crate) fn apply(&self) -> Result<(), StepError> {
         let set = |bits| CapabilitySet::from_bits_retain(bits);
@@ -56,10 +70,11 @@ impl CapabilityPlan {
             inheritable: set(self.inheritable),
         };
         rustix::thread::set_capabilities(None, sets).step("set", "capabilities")?;
-        if self.ambient == 0 {
+        let ambient = self.ambient & !self.unraisable();
+        if ambient == 0 {
             return Ok(());
         }
-        for number in (0..64_u32).filter(|number| self.ambient & 1 << number != 0) {
+        for number in (0..64_u32).filter(|number| ambient & 1 << number != 0) {
             rustix::thread::configure_capability_in_ambient_set(set(1 << number), true)
                 .step("raise ambient capability", number)?;
         }
@@ -197,6 +212,24 @@ mod tests {
         let plan = CapabilityPlan::from_spec(Some(&sets));
         assert_eq!(plan, CapabilityPlan { permitted: 0xa804_25fb, ..CapabilityPlan::default() });
         assert_eq!(names_by_number(), (0..41).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_ambient_is_warned_of() {
+        // `capabilities(7)`: no capability can ever be ambient if it is not both permitted and inheritable.
+        let plan = CapabilityPlan {
+            permitted: 0b011,
+            inheritable: 0b110,
+            ambient: 0b111,
+            ..CapabilityPlan::default()
+        };
+        let warnings: Vec<String> = plan.warnings().collect();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(
+            warnings[0].contains("CAP_CHOWN") && warnings[1].contains("CAP_DAC_READ_SEARCH"),
+            "{warnings:?}"
+        );
+        assert_eq!(CapabilityPlan { ambient: 0b010, ..plan }.warnings().next(), None);
     }
 
     fn names_by_number() -> Vec<u32> {

@@ -1,6 +1,10 @@
 //! JSON documents of runtime-spec, read into the types of `oci-spec`.
 
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// A name of runtime-spec's config.md that the types have otherwise, and theirs.
 const RESET_ON_FORK: (&str, &str) = ("\"SCHED_FLAG_RESET_ON_FORK\"", "\"SCHED_RESET_ON_FORK\"");
@@ -10,20 +14,81 @@ const RESET_ON_FORK: (&str, &str) = ("\"SCHED_FLAG_RESET_ON_FORK\"", "\"SCHED_RE
 /// # Errors
 /// It is no JSON, or a field has a type or a name that runtime-spec does not give it.
 pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    parse_warning(text, &mut |_| {})
+}
+
+/// As [`parse`], and calls `warn` with what is passed over: the specification wants a capability that nobody knows to be
+/// warned of, and no failure of it.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_warning<T: DeserializeOwned>(
+    text: &[u8],
+    warn: &mut dyn FnMut(&str),
+) -> serde_json::Result<T> {
     // Text that is checked as a whole is parsed quicker than bytes of which each string is checked.
     let Ok(text) = std::str::from_utf8(text) else { return serde_json::from_slice(text) };
     match serde_json::from_str(text) {
-        // Hardly any document has the name: the others are not searched for it.
-        Err(_) if text.contains(RESET_ON_FORK.0) => {
-            serde_json::from_str(&text.replace(RESET_ON_FORK.0, RESET_ON_FORK.1))
-        }
+        Err(error) => parse_again(text, error, warn),
         parsed => parsed,
     }
 }
 
+/// Parses what was refused with `error`. Hardly any document has anything of what is looked for here.
+#[cold]
+#[inline(never)]
+fn parse_again<T: DeserializeOwned>(
+    text: &str,
+    error: serde_json::Error,
+    warn: &mut dyn FnMut(&str),
+) -> serde_json::Result<T> {
+    let text = text.replace(RESET_ON_FORK.0, RESET_ON_FORK.1);
+    // What is no JSON has an error with the right line and column already.
+    let Ok(mut value) = serde_json::from_str::<Value>(&text) else { return Err(error) };
+    let unknown = drop_unknown_capabilities(&mut value);
+    let parsed =
+        if unknown.is_empty() { serde_json::from_str(&text) } else { serde_json::from_value(value) }?;
+    if !unknown.is_empty() {
+        warn(&format!("ignoring unknown or unavailable capabilities: {unknown:?}"));
+    }
+    Ok(parsed)
+}
+
+/// Takes the names that are no capability's out of the sets of a spec's process, or of a process, and gives them.
+fn drop_unknown_capabilities(document: &mut Value) -> BTreeSet<String> {
+    let mut unknown = BTreeSet::new();
+    for pointer in ["/process/capabilities", "/capabilities"] {
+        let Some(sets) = document.pointer_mut(pointer).and_then(Value::as_object_mut) else { continue };
+        for names in sets.values_mut().filter_map(Value::as_array_mut) {
+            let is_unknown = |name: &mut Value| {
+                name.is_string() && serde_json::from_value::<Capability>(name.clone()).is_err()
+            };
+            unknown
+                .extend(names.extract_if(.., is_unknown).filter_map(|name| name.as_str().map(str::to_owned)));
+        }
+    }
+    unknown
+}
+
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::Scheduler;
+    use oci_spec::runtime::{LinuxCapabilities, Process, Scheduler};
+
+    #[test]
+    fn unknown_capabilities_are_warned_of_and_passed_over() {
+        let sets = r#"{"bounding":["CAP_KILL","CAP_B"],"ambient":["CAP_A"],"permitted":["CAP_B"]}"#;
+        let text = format!(r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"capabilities":{sets}}}"#);
+        let mut warnings = Vec::new();
+        let process: Process =
+            super::parse_warning(text.as_bytes(), &mut |text| warnings.push(text.to_owned())).unwrap();
+        let known: LinuxCapabilities =
+            serde_json::from_str(r#"{"bounding":["CAP_KILL"],"ambient":[],"permitted":[]}"#).unwrap();
+        assert_eq!(process.capabilities().as_ref(), Some(&known));
+        assert_eq!(warnings, [r#"ignoring unknown or unavailable capabilities: {"CAP_A", "CAP_B"}"#]);
+        let wrong = text.replace(r#""cwd":"/""#, r#""cwd":1"#);
+        assert!(super::parse::<Process>(wrong.as_bytes()).is_err());
+        assert!(super::parse::<Process>(text.replace("\"CAP_A\"", "1").as_bytes()).is_err());
+    }
 
     #[test]
     fn names_of_the_specification_are_taken() {

@@ -33,6 +33,11 @@ impl Log {
         self.write("warning", message);
     }
 
+    /// Several of those.
+    pub(crate) fn warnings(&self, messages: impl IntoIterator<Item = String>) {
+        messages.into_iter().for_each(|message| self.warning(&message));
+    }
+
     /// Writes what is done, with `--debug`.
     pub(crate) fn debug(&self, message: &str) {
         if self.debug {

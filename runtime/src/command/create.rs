@@ -22,7 +22,7 @@ pub(super) fn create(options: &CreateOptions, context: &Context) -> Result<u8, R
     let mut request = request(options, context)?;
     request.waits_for_start = true;
     request.console = connect_console(options)?;
-    let (spec, text) = parent::load_spec(&request.bundle.join("config.json"))?;
+    let (spec, text) = load_spec(&request)?;
     let (spec, text) = (ManuallyDrop::new(spec), ManuallyDrop::new(text));
     std::mem::forget(parent::create(request, &spec, &text)?);
     Ok(0)
@@ -32,7 +32,7 @@ pub(super) fn create(options: &CreateOptions, context: &Context) -> Result<u8, R
 pub(super) fn run(options: &CreateOptions, context: &Context) -> Result<u8, RuntimeError> {
     let mut request = request(options, context)?;
     request.is_foreground = !options.detach;
-    let (spec, text) = parent::load_spec(&request.bundle.join("config.json"))?;
+    let (spec, text) = load_spec(&request)?;
     // Nothing is freed or closed from here on: this process ends soon, and memory is shared with the container's process.
     let (spec, text) = (ManuallyDrop::new(spec), ManuallyDrop::new(text));
     let mut console = None;
@@ -96,6 +96,10 @@ fn request<'a>(options: &'a CreateOptions, context: &'a Context) -> Result<Reque
         waits_for_start: false,
         is_foreground: false,
     })
+}
+
+fn load_spec(request: &Request<'_>) -> Result<(Box<Spec>, Vec<u8>), RuntimeError> {
+    parent::load_spec(&request.bundle.join("config.json"), &mut |text| request.context.log.warning(text))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, RuntimeError> {

@@ -110,6 +110,6 @@ fn remove_cgroup(path: &Path, state: &State) -> Result<(), RuntimeError> {
 
 /// What of the spec matters now.
 fn load_parts(path: &Path, id: &str) -> (Option<HookPlan>, Option<ResourceClass>) {
-    let Ok((spec, _)) = load_spec(path) else { return (None, None) };
+    let Ok((spec, _)) = load_spec(path, &mut |_| {}) else { return (None, None) };
     (HookPlan::from_spec(spec.hooks().as_ref()).ok(), ResourceClass::from_spec(&spec, id).ok().flatten())
 }

@@ -65,10 +65,11 @@ impl ContainerSpec {
     }
 }
 
-fn load_spec(path: &Path) -> Result<ContainerSpec, RuntimeError> {
+fn load_spec(path: &Path, context: &Context) -> Result<ContainerSpec, RuntimeError> {
     let failed = |source| RuntimeError::File { operation: "read", path: path.to_path_buf(), source };
     let text = crate::file::read_once(path).map_err(failed)?;
-    document::parse(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })
+    document::parse_warning(&text, &mut |text| context.log.warning(text))
+        .map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })
 }
 
 /// The filter that `create` has kept, or the profile compiled now.
@@ -76,7 +77,7 @@ fn load_filter(directory: &StateDirectory, state: &State) -> Result<Option<Progr
     if let Some(program) = state.has_filter.then(|| directory.load_filter()).flatten() {
         return Ok(Some(program));
     }
-    let (spec, _) = parent::load_spec(&directory.spec_path())?;
+    let (spec, _) = parent::load_spec(&directory.spec_path(), &mut |_| {})?;
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     profile.map(crate::seccomp::compile).transpose().map_err(|error| RuntimeError::Refused {
         operation: "compile the seccomp profile",
@@ -92,14 +93,15 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
         Status::Paused if !options.ignore_paused => return Err(RuntimeError::ExecPaused),
         _ => {}
     }
-    let spec = load_spec(&directory.spec_path())?;
-    let process = describe_process(options, &spec)?;
+    let spec = load_spec(&directory.spec_path(), context)?;
+    let process = describe_process(options, &spec, context)?;
     validate_process("process", &process)?;
     let program = match spec.seccomp() {
         Some(_) => load_filter(&directory, &state)?,
         None => None,
     };
     let mut plan = plan::plan_process(&process, program, options.preserve_fds + context.listen_fds)?;
+    context.log.warnings(plan.capabilities.warnings());
     plan.scheduling.outer.oom_score_adj =
         process.oom_score_adj().or_else(|| spec.process.as_ref()?.oom_score_adj());
     plan.scheduling.personality = spec.personality().map(plan_personality).transpose()?;
@@ -270,14 +272,19 @@ fn open_console(
 }
 
 /// The process: from `--process`, or the spec's with what the command line changes.
-fn describe_process(options: &ExecOptions, spec: &ContainerSpec) -> Result<Process, RuntimeError> {
+fn describe_process(
+    options: &ExecOptions,
+    spec: &ContainerSpec,
+    context: &Context,
+) -> Result<Process, RuntimeError> {
     if let Some(path) = &options.process {
         let text = std::fs::read(path).map_err(|source| RuntimeError::File {
             operation: "read",
             path: path.clone(),
             source,
         })?;
-        return parse_process(&text).map_err(|source| RuntimeError::Json { path: path.clone(), source });
+        return parse_process(&text, context)
+            .map_err(|source| RuntimeError::Json { path: path.clone(), source });
     }
     let mut process = spec.process.clone().unwrap_or_default();
     process.set_args(Some(options.arguments.clone()));
@@ -306,12 +313,12 @@ fn describe_process(options: &ExecOptions, spec: &ContainerSpec) -> Result<Proce
 }
 
 /// A process without a user is root's, as for runc.
-fn parse_process(text: &[u8]) -> serde_json::Result<Process> {
+fn parse_process(text: &[u8], context: &Context) -> serde_json::Result<Process> {
     let mut value: serde_json::Value = serde_json::from_slice(text)?;
     if let Some(fields) = value.as_object_mut() {
         fields.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
     }
-    document::parse(&serde_json::to_vec(&value)?)
+    document::parse_warning(&serde_json::to_vec(&value)?, &mut |text| context.log.warning(text))
 }
 
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), RuntimeError> {

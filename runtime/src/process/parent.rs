@@ -58,15 +58,18 @@ pub(crate) struct Created {
     pub(crate) seccomp: Option<SeccompListener>,
 }
 
-/// The spec of a bundle, and its text.
-pub(crate) fn load_spec(path: &Path) -> Result<(Box<Spec>, Vec<u8>), RuntimeError> {
+/// The spec of a bundle, and its text. `warn` is called with what of it is passed over.
+pub(crate) fn load_spec(
+    path: &Path,
+    warn: &mut dyn FnMut(&str),
+) -> Result<(Box<Spec>, Vec<u8>), RuntimeError> {
     let text = crate::file::read_once(path).map_err(|source| RuntimeError::File {
         operation: "read",
         path: path.to_path_buf(),
         source,
     })?;
-    let spec =
-        document::parse(&text).map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
+    let spec = document::parse_warning(&text, warn)
+        .map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
     Ok((spec, text))
 }
 
@@ -78,6 +81,7 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
     let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
     check_console(&request, &plan)?;
+    request.context.log.warnings(plan.process.capabilities.warnings());
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
