@@ -249,3 +249,99 @@ fn a_user_is_the_one_that_was_asked_for() {
         assert_ne!(refused.status, 0, "{user:?}: {refused}");
     }
 }
+
+#[test]
+fn capabilities_that_cannot_be_are_warned_of() {
+    let bundle = Bundle::make(
+        "caps",
+        &format!(
+            ".process.capabilities.bounding+=[\"CAP_TEST\"] | .process.capabilities.inheritable=[\"CAP_KILL\"] | \
+             .process.capabilities.ambient=[\"CAP_KILL\",\"CAP_NET_BIND_SERVICE\"] | {}",
+            shell("grep -E ^Cap[AB] /proc/self/status")
+        ),
+    );
+    let path = bundle.path.display();
+    sh(&format!("ln -s busybox {path}/rootfs/bin/grep"));
+    let line = format!("{RUNTIME} --root state --log log.json --log-format json run {}", bundle.id);
+    let finished = run_by(&bundle, &line);
+    // CAP_KILL is 5; the runtime's own spec allows CAP_NET_BIND_SERVICE, 10, and CAP_AUDIT_WRITE, 29.
+    assert_eq!(finished.stdout, "CapBnd:\t0000000020000420\nCapAmb:\t0000000000000020\n", "{finished}");
+    let warnings = sh(&format!("jq -r 'select(.level==\"warning\").msg' {path}/log.json"));
+    let warnings: Vec<&str> = warnings.lines().collect();
+    assert!(warnings.len() == 2 && warnings[0].contains("CAP_TEST"), "{warnings:?}");
+    assert!(warnings[1].contains("CAP_NET_BIND_SERVICE"), "{warnings:?}");
+}
+
+#[test]
+fn masked_directories_share_one_file_system() {
+    let masked = "[\"/a\",\"/b\",\"/file\",\"/c\",\"/none\"]";
+    for (id, filter) in [
+        ("masked", format!(".linux.maskedPaths+={masked}")),
+        ("masked-alone", format!(".linux.maskedPaths={masked}")),
+    ] {
+        let line = "stat -c %d /a /b /c | uniq; ls -A /a /b /c; cat /file; touch /b/x 2>&1";
+        let bundle = Bundle::make(id, &format!("{filter} | {}", shell(line)));
+        sh(&format!(
+            "cd {}/rootfs; mkdir a b c; touch a/x b/x c/x; echo x >file; \
+             for name in stat uniq ls touch; do ln -s busybox bin/$name; done",
+            bundle.path.display()
+        ));
+        let finished = run_by(&bundle, "$RUN");
+        let lines: Vec<&str> = finished.stdout.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 5, "{id}: {finished}");
+        assert_eq!(lines[1..4], ["/a:", "/b:", "/c:"], "{id}: {finished}");
+        assert!(lines[4].ends_with("Read-only file system"), "{id}: {finished}");
+    }
+}
+
+#[test]
+fn hooks_of_the_containers_namespaces_start_in_its_root() {
+    let hook = serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", "pwd >made"]}]);
+    let bundle =
+        Bundle::make("hook-place", &format!(".hooks={{createContainer:{hook}}} | {}", shell("cat /made")));
+    assert_eq!(output_of(&bundle).trim_end(), format!("{}/rootfs", bundle.path.display()));
+}
+
+#[test]
+fn a_destination_may_start_with_the_roots_own_path() {
+    let bundle = Bundle::make("destination", ".");
+    let root = format!("{}/rootfs", bundle.path.display());
+    let change = |destination: &str| {
+        let mount = serde_json::json!([{"destination": destination, "type": "tmpfs", "source": "x"}]);
+        let line = shell("grep -c \" /mnt/x tmpfs \" /proc/self/mounts");
+        sh(&format!(
+            "cd {0}; ln -sf busybox rootfs/bin/grep; jq '.mounts+={mount} | {line}' config.json >new && mv new config.json",
+            bundle.path.display()
+        ));
+    };
+    change(&format!("{root}/mnt/x"));
+    assert_eq!(output_of(&bundle), "1\n");
+    change(&format!("{root}/proc/self"));
+    let refused = run_by(&bundle, "$RUN");
+    assert!(refused.stderr.contains("inside /proc"), "{refused}");
+}
+
+#[test]
+fn a_bind_mount_has_just_the_options_given() {
+    let bundle = Bundle::make("options", ".");
+    let path = bundle.path.display().to_string();
+    sh(&format!(
+        "cd {path}; mkdir m; mount -t tmpfs m m; mount -o remount,bind,ro,nosuid,noexec,noatime m; \
+         ln -s busybox rootfs/bin/grep; cp config.json first.json"
+    ));
+    for (options, expected) in [
+        // As with runc: none at all leaves the source's.
+        ("[\"bind\",\"rprivate\"]", "ro,nosuid,noexec,noatime"),
+        ("[\"bind\",\"nodev\"]", "rw,nodev,noatime"),
+        ("[\"bind\",\"rw\"]", "rw,noatime"),
+        ("[\"bind\",\"ro\",\"relatime\"]", "ro,relatime"),
+    ] {
+        let mount = format!("[{{destination:\"/m\",type:\"bind\",source:\"{path}/m\",options:{options}}}]");
+        let line = shell("grep \" /m \" /proc/self/mounts");
+        sh(&format!("cd {path}; jq '.mounts+={mount} | {line}' first.json >config.json"));
+        let text = run_by(&bundle, "$RUN");
+        let found = text.stdout.split_whitespace().nth(3).unwrap_or_default().replace(",inode64", "");
+        assert_eq!(found, expected, "{options}: {text}");
+    }
+    sh(&format!("umount {path}/m"));
+}

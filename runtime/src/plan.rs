@@ -10,11 +10,11 @@ use crate::credentials::Credentials;
 use crate::hooks::HookPlan;
 use crate::net_devices::NetDevice;
 use crate::rootfs::devices::{DevicePlan, default_devices};
-use crate::rootfs::options::{ATTR_RDONLY, MountOptions};
+use crate::rootfs::options::{ATTR_RDONLY, BindAttributes, MountOptions};
 use crate::scheduling::{SchedulingPlan, plan_memory_policy, plan_personality};
 use crate::seccomp::Program;
 use crate::sys::{MountAttributes, StringList};
-use crate::validate::{InvalidSpec, invalid};
+use crate::validate::{InvalidSpec, check_proc_target, invalid};
 
 /// What a process of the container is to be: the init process, or one that enters later.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub(crate) enum MountKind {
         /// The source below the container's root, if it is there: an earlier mount of the spec may bring it.
         inner: Option<CString>,
         recursive: bool,
-        attributes: MountAttributes,
+        attributes: BindAttributes,
         idmap: Option<IdmapPlan>,
     },
     /// The container's cgroup.
@@ -321,7 +321,7 @@ fn plan_mount(
 ) -> Result<MountPlan, InvalidSpec> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let options = MountOptions::from_spec(mount);
-    let target = relative(&field("destination"), mount.destination())?;
+    let target = plan_target(&field("destination"), mount, &options, rootfs)?;
     let source = mount.source().as_deref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
     let kind = mount.typ().as_deref().unwrap_or("");
     let kind = if let Some(recursive) = options.bind {
@@ -330,11 +330,11 @@ fn plan_mount(
         let source = bundle.join(source);
         // One that leads out again is the host's.
         let below = source.strip_prefix(rootfs).ok();
-        let below = below.filter(|below| !below.components().any(|part| part == Component::ParentDir));
+        let below = below.filter(|below| !has_parent(below));
         let inner = below.map(|below| relative(&field("source"), below)).transpose()?;
         let source = source.as_os_str().as_encoded_bytes();
         let idmap = plan_idmap(&field("uidMappings"), mount, &options)?;
-        let attributes = options.attributes;
+        let attributes = options.bind_attributes();
         MountKind::Bind { source: c_string(&field("source"), source)?, inner, recursive, attributes, idmap }
     } else if kind == "cgroup" || kind == "cgroup2" {
         MountKind::Cgroup { flags: options.flags, attributes: options.attributes }
@@ -353,6 +353,29 @@ fn plan_mount(
         }
     };
     Ok(MountPlan { target, kind, recursive: options.recursive, propagation: options.propagation })
+}
+
+/// The target below the root. As with runc, a destination that starts with the root's own path means what is there.
+fn plan_target(
+    field: &str,
+    mount: &Mount,
+    options: &MountOptions,
+    rootfs: &Path,
+) -> Result<CString, InvalidSpec> {
+    let destination = mount.destination();
+    let below = destination.strip_prefix(rootfs).ok().filter(|_| rootfs != Path::new("/"));
+    match below.filter(|below| !has_parent(below)) {
+        Some(below) => {
+            // Checked by its long name alone so far.
+            check_proc_target(field, below, mount.typ().as_deref(), options.bind.is_some())?;
+            relative(field, below)
+        }
+        None => relative(field, destination),
+    }
+}
+
+fn has_parent(path: &Path) -> bool {
+    path.components().any(|part| part == Component::ParentDir)
 }
 
 fn with_label(data: &str, label: &str) -> String {
@@ -503,6 +526,21 @@ mod tests {
         let found = candidates("sh", &["PATH=/bin::/usr/bin".to_owned()]).unwrap();
         assert_eq!(found, [c"/bin/sh".to_owned(), c"./sh".to_owned(), c"/usr/bin/sh".to_owned()]);
         assert_eq!(candidates("./a", &[]).unwrap(), [c"./a".to_owned()]);
+    }
+
+    #[test]
+    fn a_destination_may_start_with_the_roots_own_path() {
+        let target = |destination: &str| {
+            let mount = serde_json::json!({"destination": destination, "type": "bind", "source": "/x"});
+            let mount: Mount = serde_json::from_value(mount).unwrap();
+            let options = MountOptions::from_spec(&mount);
+            plan_target("f", &mount, &options, Path::new("/b/rootfs")).map_err(|error| error.to_string())
+        };
+        assert_eq!(target("/b//rootfs/./mnt/x"), Ok(c"mnt/x".to_owned()));
+        assert_eq!(target("/b/rootfs2/mnt"), Ok(c"b/rootfs2/mnt".to_owned()));
+        assert_eq!(target("/b/rootfs/../mnt"), Ok(c"b/mnt".to_owned()));
+        assert!(target("/b/rootfs/proc/self").unwrap_err().contains("inside /proc"));
+        assert!(target("/b/rootfs").unwrap_err().contains("over the root"));
     }
 
     #[test]

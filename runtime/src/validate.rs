@@ -213,7 +213,8 @@ fn check_mounts(spec: &Spec) -> Result<(), InvalidSpec> {
     Ok(())
 }
 
-fn check_proc_target(
+/// Refuses what must not be mounted on: the root, `/proc` and most of what is in it.
+pub(crate) fn check_proc_target(
     field: &str,
     destination: &Path,
     kind: Option<&str>,

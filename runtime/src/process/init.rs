@@ -160,6 +160,8 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Resul
     }
     channel.send(&Message::Hooks).step("report to", "the runtime")?;
     channel.wait_for_go().step("hear from", "the runtime")?;
+    // As with runc they start in the container's root, where hooks look for its files by relative paths.
+    rustix::process::fchdir(&sources.root).step("enter", "the root file system")?;
     let place = HookPlace { environment: None, directory: None };
     hooks::run(&plan.hooks.create_container, place, &hook_state(init, "creating"))
         .map_err(|error| std::io::Error::other(chain(&error)))

@@ -56,10 +56,9 @@ pub(super) fn protect(
         let null = resolve::open_path(root, c"dev/null").step("open", "/dev/null")?;
         devices::check_null(null.as_fd())?;
         if procfs.is_some() {
-            mask_all_in_proc(masked, null.as_fd())?;
-        }
-        for path in masked.iter().filter(is_elsewhere) {
-            mask_slowly(root, path, null.as_fd())?;
+            mask_all_from_proc(root, masked, null.as_fd())?;
+        } else {
+            masked.iter().try_for_each(|path| mask_slowly(root, path, null.as_fd()))?;
         }
         // execve closes it, and the other one.
         std::mem::forget(null);
@@ -76,14 +75,110 @@ fn make_readonly_in_proc(procfs: &Procfs, name: &CStr) -> std::io::Result<()> {
     }
 }
 
-/// Masks what is below `/proc`, which is the current directory.
-fn mask_all_in_proc(masked: &[CString], null: BorrowedFd<'_>) -> Result<(), StepError> {
-    let mut source = [0_u8; 32];
-    let source = descriptor_path(&mut source, null);
+/// Masks everything from `/proc`, the current directory, where descriptors have names.
+fn mask_all_from_proc(
+    root: BorrowedFd<'_>,
+    masked: &[CString],
+    null: BorrowedFd<'_>,
+) -> Result<(), StepError> {
+    let mut cover = Cover { null: DescriptorPath::new(null), directory: Directory::None };
     for (path, name) in masked.iter().filter_map(|path| Some((path, below_proc(path)?))) {
-        mask_in_proc(name, source).step("mask", path.to_string_lossy())?;
+        cover.mask_in_proc(name).step("mask", path.to_string_lossy())?;
     }
+    let mut places = Vec::new();
+    for path in masked.iter().filter(|path| below_proc(path).is_none()) {
+        let place = match resolve::open_path(root, path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            result => result.step("open", path.to_string_lossy())?,
+        };
+        cover.mask_place(root, path, place.as_fd()).step("mask", path.to_string_lossy())?;
+        // Closed together, or by execve.
+        if places.len() == KEPT {
+            places.clear();
+        }
+        places.push(place);
+    }
+    std::mem::forget((places, cover));
     Ok(())
+}
+
+/// How many descriptors stay open before they are closed.
+const KEPT: usize = 32;
+
+/// What is put over masked paths. All directories share one file system, as with runc: Docker masks one for each processor.
+struct Cover<'p> {
+    null: DescriptorPath,
+    directory: Directory<'p>,
+}
+
+/// Where the empty directory is mounted already.
+enum Directory<'p> {
+    None,
+    /// Below the current directory.
+    Named(&'p CStr),
+    /// Below the root, and not yet opened.
+    Elsewhere(&'p CStr),
+    Opened(OwnedFd),
+}
+
+impl<'p> Cover<'p> {
+    /// One call where the path is what it is expected to be or not there, two otherwise. The source is a magic link below the
+    /// same procfs.
+    fn mask_in_proc(&mut self, name: &'p CStr) -> Result<(), Errno> {
+        let is_directory = DIRECTORIES.contains(&name);
+        match if is_directory { self.cover_directory(name) } else { self.cover_file(name) } {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTDIR) if is_directory => return self.cover_file(name),
+            Err(Errno::NOTDIR) => self.cover_directory(name)?,
+            Ok(()) if is_directory => {}
+            result => return result,
+        }
+        if matches!(self.directory, Directory::None) {
+            self.directory = Directory::Named(name);
+        }
+        Ok(())
+    }
+
+    /// Masks what was opened at `path`: tried as a directory first.
+    fn mask_place(
+        &mut self,
+        root: BorrowedFd<'_>,
+        path: &'p CStr,
+        place: BorrowedFd<'_>,
+    ) -> Result<(), Errno> {
+        if let Directory::Elsewhere(first) = self.directory {
+            self.directory = Directory::Opened(resolve::open_path(root, first)?);
+        }
+        let target = DescriptorPath::new(place);
+        match self.cover_directory(target.as_c_str()) {
+            Err(Errno::NOTDIR) => return self.cover_file(target.as_c_str()),
+            result => result?,
+        }
+        if matches!(self.directory, Directory::None) {
+            self.directory = Directory::Elsewhere(path);
+        }
+        Ok(())
+    }
+
+    fn cover_file(&self, target: &CStr) -> Result<(), Errno> {
+        mount(self.null.as_c_str(), target, c"", MountFlags::BIND, None)
+    }
+
+    /// A bind mount has the read-only attribute of its source.
+    fn cover_directory(&self, target: &CStr) -> Result<(), Errno> {
+        let opened;
+        let source = match &self.directory {
+            Directory::Named(name) => name,
+            Directory::Opened(directory) => {
+                opened = DescriptorPath::new(directory.as_fd());
+                opened.as_c_str()
+            }
+            Directory::None | Directory::Elsewhere(_) => {
+                return mount(c"tmpfs", target, c"tmpfs", MountFlags::RDONLY, None);
+            }
+        };
+        mount(source, target, c"", MountFlags::BIND, None)
+    }
 }
 
 fn make_readonly_slowly(root: BorrowedFd<'_>, path: &CStr) -> Result<(), StepError> {
@@ -103,19 +198,7 @@ fn make_readonly_slowly(root: BorrowedFd<'_>, path: &CStr) -> Result<(), StepErr
 /// What is a directory wherever it is there: tried as one first.
 const DIRECTORIES: [&CStr; 3] = [c"acpi", c"asound", c"scsi"];
 
-/// One call where the path is what it is expected to be or not there, two otherwise. The source is a magic link below the same procfs.
-fn mask_in_proc(name: &CStr, source: &CStr) -> Result<(), Errno> {
-    let cover_file = || mount(source, name, c"", MountFlags::BIND, None);
-    let cover_directory = || mount(c"tmpfs", name, c"tmpfs", MountFlags::RDONLY, None);
-    let is_directory = DIRECTORIES.contains(&name);
-    match if is_directory { cover_directory() } else { cover_file() } {
-        Err(Errno::NOENT) => Ok(()),
-        Err(Errno::NOTDIR) if is_directory => cover_file(),
-        Err(Errno::NOTDIR) => cover_directory(),
-        result => result,
-    }
-}
-
+/// Without a procfs to name descriptors in.
 fn mask_slowly(root: BorrowedFd<'_>, path: &CStr, null: BorrowedFd<'_>) -> Result<(), StepError> {
     let display = path.to_string_lossy();
     let place = match resolve::open_path(root, path) {
@@ -138,11 +221,19 @@ fn mask_slowly(root: BorrowedFd<'_>, path: &CStr, null: BorrowedFd<'_>) -> Resul
     mounts::move_tree(tree.as_fd(), place.as_fd(), c"").step("mask", &display)
 }
 
-/// `self/fd/N` without an allocation.
-fn descriptor_path<'b>(buffer: &'b mut [u8; 32], descriptor: BorrowedFd<'_>) -> &'b CStr {
-    use std::io::Write as _;
-    let mut rest = &mut buffer[..];
-    // The buffer has room for the longest descriptor.
-    write!(rest, "self/fd/{}\0", descriptor.as_raw_fd()).ok();
-    CStr::from_bytes_until_nul(buffer).unwrap_or(c"")
+/// `self/fd/N`, without an allocation.
+struct DescriptorPath([u8; 32]);
+
+impl DescriptorPath {
+    fn new(descriptor: BorrowedFd<'_>) -> Self {
+        use std::io::Write as _;
+        let mut buffer = [0_u8; 32];
+        // The buffer has room for the longest descriptor.
+        write!(&mut buffer[..], "self/fd/{}", descriptor.as_raw_fd()).ok();
+        DescriptorPath(buffer)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
 }

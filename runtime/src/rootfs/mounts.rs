@@ -11,7 +11,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree,
 };
 
-use super::options::ATTR_REPLACED;
+use super::options::BindAttributes;
 use super::targets::{Targets, check_not_in_procfs, display};
 use super::tmpcopyup;
 use crate::plan::{IdmapPlan, MountKind, MountPlan};
@@ -132,7 +132,7 @@ fn bind(
     targets: &mut Targets<'_>,
     target: &CStr,
     tree: &OwnedFd,
-    attributes: &MountAttributes,
+    attributes: &BindAttributes,
     plan: &MountPlan,
 ) -> Result<(), StepError> {
     let stat = rustix::fs::fstat(tree).step("examine the source of", display(target))?;
@@ -168,14 +168,13 @@ fn set_bind_attributes(
     tree: BorrowedFd<'_>,
     is_directory: bool,
     whole_tree: &MountAttributes,
-    top: &MountAttributes,
+    top: &BindAttributes,
 ) -> std::io::Result<()> {
-    // With any option given, a bind mount has just those, as after the remount of other runtimes: a source on a noexec file
-    // system can be executed from. A read-only source stays so.
-    let replaced = if *top == MountAttributes::default() { 0 } else { ATTR_REPLACED & !top.set };
-    let clear = top.clear | replaced;
-    let both =
-        MountAttributes { set: top.set | whole_tree.set, clear: clear | whole_tree.clear, ..*whole_tree };
+    let both = MountAttributes {
+        set: top.replaced.set | whole_tree.set,
+        clear: top.replaced.clear | whole_tree.clear,
+        ..*whole_tree
+    };
     if !is_directory
         && both.set & both.clear == 0
         && sys::set_mount_attributes(tree, c"", false, &both).is_ok()
@@ -183,12 +182,11 @@ fn set_bind_attributes(
         return Ok(());
     }
     sys::set_mount_attributes(tree, c"", true, whole_tree)?;
-    if *top == MountAttributes::default() {
+    if *top == BindAttributes::default() {
         return Ok(());
     }
-    // In a user namespace the kernel keeps the source's options locked: then what is asked for is added to them.
-    match sys::set_mount_attributes(tree, c"", false, &MountAttributes { clear, ..*top }) {
-        Err(_) => sys::set_mount_attributes(tree, c"", false, top),
+    match sys::set_mount_attributes(tree, c"", false, &top.replaced) {
+        Err(_) => sys::set_mount_attributes(tree, c"", false, &top.added),
         set => set,
     }
 }

@@ -17,15 +17,29 @@ const ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 /// `MS_NOSYMFOLLOW`, which the libc crate lacks.
 const MS_NOSYMFOLLOW: u64 = 0x100;
 
-/// What mount(2) with `MS_REMOUNT | MS_BIND` replaces as a whole, read-only aside.
-pub(crate) const ATTR_REPLACED: u64 = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
+/// What mount(2) with `MS_REMOUNT | MS_BIND` replaces as a whole.
+const ATTR_REPLACED: u64 = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW;
+
+/// One of these set, and that replaces all that a mount says of access times.
+const MS_ATIME: u64 = libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
+
+/// What a bind mount is to have in place of its source's attributes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct BindAttributes {
+    /// All of them.
+    pub(crate) replaced: MountAttributes,
+    /// Where the kernel keeps those of the source locked: added to them, and refused if one that is locked is not wanted.
+    pub(crate) added: MountAttributes,
+}
 
 /// The options of one mount.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct MountOptions {
     /// `MS_*` for mount(2) of a new file system.
     pub(crate) flags: u64,
-    /// The same for mount_setattr(2), of a bind mount.
+    /// Every flag that a word set or cleared.
+    given: u64,
+    /// The same for mount_setattr(2), word by word.
     pub(crate) attributes: MountAttributes,
     /// What holds for the mounts below, too (`rro` …).
     pub(crate) recursive: MountAttributes,
@@ -163,7 +177,34 @@ impl MountOptions {
         }
     }
 
+    /// As the bind mount and remount of runc leave it: with any option given it has just those, so that a source on a
+    /// read-only or noexec mount can be written or executed from; access times stay unless one of their flags is set.
+    pub(crate) fn bind_attributes(&self) -> BindAttributes {
+        if self.given == 0 {
+            return BindAttributes::default();
+        }
+        let MountAttributes { set, clear, .. } = self.attributes;
+        let mut replaced = MountAttributes { set: set & ATTR_REPLACED, ..MountAttributes::default() };
+        let mut added = replaced;
+        replaced.clear = ATTR_REPLACED & !set;
+        // No file system is locked for whether symlinks are followed.
+        added.clear = clear | ATTR_NOSYMFOLLOW & !set;
+        if self.flags & MS_ATIME != 0 {
+            let time = match self.flags {
+                flags if flags & libc::MS_STRICTATIME != 0 => ATTR_STRICTATIME,
+                flags if flags & libc::MS_NOATIME != 0 => ATTR_NOATIME,
+                _ => 0,
+            };
+            for attributes in [&mut replaced, &mut added] {
+                attributes.set |= time | set & ATTR_NODIRATIME;
+                attributes.clear |= ATTR_ATIME | ATTR_NODIRATIME;
+            }
+        }
+        BindAttributes { replaced, added }
+    }
+
     fn change_flags(&mut self, word: &Word) {
+        self.given |= word.flag;
         if word.set { self.flags |= word.flag } else { self.flags &= !word.flag }
     }
 }
@@ -204,6 +245,22 @@ mod tests {
         let options = options(&["nosuid", "strictatime", "mode=755", "size=65536k"]);
         assert_eq!(options.flags, libc::MS_NOSUID | libc::MS_STRICTATIME);
         assert_eq!(options.data, "mode=755,size=65536k");
+    }
+
+    #[test]
+    fn a_bind_mount_has_just_the_options_given() {
+        let bind = |words: &[&str]| options(words).bind_attributes();
+        assert_eq!(bind(&["rbind", "rprivate", "rro"]), BindAttributes::default());
+        let BindAttributes { replaced, added } = bind(&["dev"]);
+        assert_eq!((replaced.set, replaced.clear), (0, ATTR_REPLACED));
+        assert_eq!((added.set, added.clear), (0, ATTR_NODEV | ATTR_NOSYMFOLLOW));
+        let BindAttributes { replaced, added } = bind(&["ro", "nodiratime", "nosymfollow"]);
+        assert_eq!(replaced.set, ATTR_RDONLY | ATTR_NODIRATIME | ATTR_NOSYMFOLLOW);
+        assert_eq!(replaced.clear & (ATTR_ATIME | ATTR_NODIRATIME), ATTR_ATIME | ATTR_NODIRATIME);
+        assert_eq!((added.set, added.clear), (replaced.set, ATTR_ATIME | ATTR_NODIRATIME));
+        // As mount(8): what only clears a flag of access times changes none.
+        let BindAttributes { replaced, .. } = bind(&["atime", "diratime"]);
+        assert_eq!(replaced.clear, ATTR_REPLACED);
     }
 
     #[test]
