@@ -300,6 +300,31 @@ fn hooks_of_the_containers_namespaces_start_in_its_root() {
     let bundle =
         Bundle::make("hook-place", &format!(".hooks={{createContainer:{hook}}} | {}", shell("cat /made")));
     assert_eq!(output_of(&bundle).trim_end(), format!("{}/rootfs", bundle.path.display()));
+    let hook = hook.to_string().replace("pwd >made", "kill -KILL $$");
+    let bundle = Bundle::make("hook-killed", &format!(".hooks={{createContainer:{hook}}}"));
+    let failed = run_by(&bundle, "$RUN");
+    assert!(failed.stderr.contains("signal 9"), "{failed}");
+}
+
+#[test]
+fn what_docker_and_shims_read_is_there() {
+    let version = sh(&format!("{RUNTIME} --version"));
+    let lines: Vec<&str> = version.lines().collect();
+    assert!(
+        lines[0].contains(" version ")
+            && lines[1].starts_with("commit: v")
+            && lines[2].starts_with("spec: 1."),
+        "{version}"
+    );
+    let log = format!("{}/usage.json", bundle::PLACE);
+    sh(&format!("mkdir -p {}; rm -f {log}", bundle::PLACE));
+    let refused = try_sh(&format!("{RUNTIME} --log {log} --log-format json create --of-tomorrow x"));
+    assert_eq!(refused.status, 1, "{refused}");
+    assert!(
+        sh(&format!("jq -r 'select(.level==\"error\").msg' {log}")).contains("--of-tomorrow"),
+        "{refused}"
+    );
+    sh(&format!("rm {log}"));
 }
 
 #[test]

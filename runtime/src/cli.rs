@@ -4,11 +4,14 @@
 
 mod grammar;
 mod parser;
+mod topics;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 pub use parser::Parsed;
+pub(crate) use topics::TOPICS;
+pub use topics::Topic;
 
 /// What a call of the runtime was told.
 #[derive(Debug)]
@@ -123,7 +126,10 @@ pub enum Command {
     /// Writes versions.
     Version,
     /// Writes the usage.
-    Help,
+    Help {
+        /// Of this command alone.
+        topic: Option<&'static Topic>,
+    },
 }
 
 /// Options of `create` and `run`.
@@ -256,11 +262,19 @@ pub fn parse(arguments: &[OsString]) -> Result<Invocation, UsageError> {
     let (global, rest) = Parsed::parse(grammar::GLOBAL, &words)?;
     let command = match rest.split_first() {
         _ if global.has("version") => Command::Version,
-        _ if global.has("help") => Command::Help,
-        None => Command::Help,
+        _ if global.has("help") => Command::Help { topic: None },
+        None => Command::Help { topic: None },
         Some((command, rest)) => grammar::parse_command(command, rest)?,
     };
     Ok(Invocation { global: parse_global(&global)?, command })
+}
+
+/// The options before the command, if they are in order: they say where to log what is wrong with the rest.
+#[must_use]
+pub fn parse_global_alone(arguments: &[OsString]) -> Option<Global> {
+    let words = arguments.iter().map(|word| utf8(word)).collect::<Result<Vec<_>, _>>().ok()?;
+    let (global, _) = Parsed::parse(grammar::GLOBAL, &words).ok()?;
+    parse_global(&global).ok()
 }
 
 fn utf8(word: &OsStr) -> Result<String, UsageError> {
@@ -350,6 +364,29 @@ mod tests {
         ] {
             assert!(parse_words(line).is_err(), "{line:?}");
         }
+    }
+
+    #[test]
+    fn every_command_tells_what_it_takes() {
+        let topic = |words: &[&str]| match parse_words(words).unwrap().command {
+            Command::Help { topic } => topic.map(|topic| topic.name),
+            other => panic!("{other:?}"),
+        };
+        for one in TOPICS {
+            assert_eq!(topic(&[one.name, "-h"]), Some(one.name));
+            assert_eq!(topic(&["help", one.name]), Some(one.name));
+            // Each is a command: without arguments it is either done or named in the refusal.
+            assert!(
+                !matches!(parse_words(&[one.name]), Err(UsageError::UnknownCommand { .. })),
+                "{}",
+                one.name
+            );
+        }
+        assert_eq!(topic(&["update", "--memory=1", "--help", "c1"]), Some("update"));
+        assert_eq!(topic(&["help"]), None);
+        assert!(matches!(parse_words(&["foo", "-h"]), Err(UsageError::UnknownCommand { .. })));
+        let Command::Exec(exec) = parse_words(&["exec", "c1", "ls", "-h"]).unwrap().command else { panic!() };
+        assert_eq!(exec.arguments, ["ls", "-h"]);
     }
 
     #[test]

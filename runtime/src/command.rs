@@ -5,6 +5,7 @@ mod delete;
 pub(crate) mod events;
 mod exec;
 mod features;
+mod help;
 mod kill;
 mod list;
 mod pause;
@@ -37,7 +38,7 @@ pub(crate) fn run(command: &Command, context: &Context, output: &mut dyn Write) 
         Command::Spec { bundle, rootless } => apart(|| spec::run(bundle.as_deref(), *rootless)),
         Command::Features => apart(|| features::run(output)),
         Command::Version => write(output, &version()),
-        Command::Help => write(output, HELP),
+        Command::Help { topic } => write(output, &help::text(*topic)),
         Command::Pause { id } => apart(|| pause::pause(id, context)),
         Command::Resume { id } => apart(|| pause::resume(id, context)),
         Command::Update(parsed) => apart(|| update::run(parsed, context, &mut std::io::stdin())),
@@ -51,34 +52,12 @@ fn apart<T>(command: impl FnOnce() -> T) -> T {
     command()
 }
 
+/// The lines of runc, which Docker reads for `docker info`. As with a distribution's package, the version stands for the commit,
+/// which a build need not know.
 fn version() -> String {
-    format!("inspect-runtime version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+    let version = env!("CARGO_PKG_VERSION");
+    format!("inspect-runtime version {version}\ncommit: v{version}\nspec: 1.3.0\n")
 }
-
-const HELP: &str = "\
-inspect-runtime: an OCI runtime for Linux with cgroup v2, with runc's command line
-
-Usage: inspect-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--systemd-cgroup]
-                       [--rootless true|false|auto] COMMAND
-
-Commands:
-  create   [-b DIR] [--console-socket S] [--pidfd-socket S] [--pid-file F] [--no-pivot] [--no-new-keyring]
-           [--preserve-fds N] ID
-  run      as create, with [-d] [--keep]
-  start    ID
-  state    ID
-  kill     [-a] ID [SIGNAL]
-  delete   [-f] ID
-  exec     [-d] [-t] [-u UID[:GID]] [-e K=V] [-p FILE] [--cwd DIR] ... ID PROGRAM [ARGUMENT...]
-  ps       [-f table|json] ID [PS-ARGUMENT...]
-  list     [-f table|json] [-q]
-  pause    ID
-  resume   ID
-  update   [-r FILE] [--memory N] ... ID
-  events   [--stats] [--interval D] ID
-  spec     [-b DIR] [--rootless]
-  features
-";
 
 fn write(output: &mut dyn Write, text: &str) -> Result<u8, RuntimeError> {
     output.write_all(text.as_bytes()).map_err(RuntimeError::Output)?;

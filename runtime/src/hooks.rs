@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::plan::c_string;
 use crate::step::{Step, StepError};
@@ -179,16 +179,19 @@ fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(),
         let (point, number) = (hook.point, hook.number);
         return Err(HookError::Timeout { point, number, path: hook.display.clone(), seconds });
     }
-    match status.as_ref().and_then(WaitIdStatus::exit_status) {
-        Some(0) => Ok(()),
-        code => Err(HookError::Failed {
-            point: hook.point,
-            number: hook.number,
-            path: hook.display.clone(),
-            result: code.map_or_else(|| "a signal ended it".to_owned(), |code| format!("exit status {code}")),
-            output: read_output(output),
-        }),
-    }
+    let result = match status.as_ref().map(|status| (status.exit_status(), status.terminating_signal())) {
+        Some((Some(0), _)) => return Ok(()),
+        Some((Some(code), _)) => format!("exit status {code}"),
+        Some((_, Some(signal))) => format!("signal {signal}"),
+        _ => "it ended".to_owned(),
+    };
+    Err(HookError::Failed {
+        point: hook.point,
+        number: hook.number,
+        path: hook.display.clone(),
+        result,
+        output: read_output(output),
+    })
 }
 
 /// What the hook wrote to stderr, as far as a message bears.

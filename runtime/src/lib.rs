@@ -49,7 +49,13 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
     let protected = protect(arguments, call);
     let invocation = match cli::parse(arguments) {
         Ok(invocation) => invocation,
-        Err(error) => return refuse(errors, &error.to_string()),
+        Err(error) => {
+            let message = error.to_string();
+            if let Some(global) = cli::parse_global_alone(arguments) {
+                context::Context::new(&global, call).log.error(&message);
+            }
+            return refuse(errors, &message);
+        }
     };
     process::streams::ensure();
     let mut context = context::Context::new(&invocation.global, call);

@@ -1,6 +1,7 @@
 //! Which flags each command takes.
 
 use super::parser::{Flag, Parsed, option, switch};
+use super::topics::{TOPICS, Topic};
 use super::{Command, CreateOptions, ExecOptions, UsageError};
 
 pub(super) const GLOBAL: &[Flag] = &[
@@ -82,6 +83,9 @@ const EVENTS: &[Flag] = &[option("interval", ""), switch("stats", "")];
 
 /// Reads a command's own words.
 pub(super) fn parse_command(command: &str, words: &[String]) -> Result<Command, UsageError> {
+    if let Some(topic) = asked_for_help(command, words)? {
+        return Ok(Command::Help { topic });
+    }
     match command {
         "create" => Ok(Command::Create(create_options(parse(CREATE, words)?)?)),
         "run" => Ok(Command::Run(create_options(parse(RUN, words)?)?)),
@@ -112,9 +116,21 @@ pub(super) fn parse_command(command: &str, words: &[String]) -> Result<Command, 
             no_words(command, &parse(&[], words)?)?;
             Ok(Command::Features)
         }
-        "help" | "h" => Ok(Command::Help),
         other => Err(UsageError::UnknownCommand { command: other.to_owned() }),
     }
+}
+
+/// `help`, `help COMMAND` and `COMMAND --help`: the topic.
+fn asked_for_help(command: &str, words: &[String]) -> Result<Option<Option<&'static Topic>>, UsageError> {
+    let find = |name: &str| TOPICS.iter().find(|topic| topic.name == name);
+    if matches!(command, "help" | "h") {
+        let Some(name) = words.first() else { return Ok(Some(None)) };
+        let unknown = || UsageError::UnknownCommand { command: name.clone() };
+        return find(name).map(|topic| Some(Some(topic))).ok_or_else(unknown);
+    }
+    let mut flags = words.iter().take_while(|word| word.starts_with('-') && *word != "--");
+    let is_asked = flags.any(|word| matches!(word.as_str(), "-h" | "--help" | "-help"));
+    Ok(if is_asked { find(command).map(Some) } else { None })
 }
 
 fn parse(grammar: &[Flag], words: &[String]) -> Result<Parsed, UsageError> {
