@@ -302,6 +302,134 @@ fn killed_at_any_system_call_it_leaves_what_delete_force_removes() {
     });
 }
 
+/// With `--systemd-cgroup`: the system call at which systemd is asked to make the scope is one among many.
+const SYSTEMD: [&str; 2] = ["--systemd-cgroup", "create"];
+
+/// A jq filter for a container in a scope of this name.
+fn in_scope(unit: &str) -> String {
+    let name = unit.strip_prefix("stress-").and_then(|name| name.strip_suffix(".scope"));
+    format!(".linux.cgroupsPath=\"system.slice:stress:{}\"", name.expect("it is the suite's"))
+}
+
+/// The suite's units that systemd knows, failed ones too.
+fn units() -> String {
+    sh(&format!("systemctl list-units --all --plain --no-legend '{PREFIX}*'"))
+}
+
+#[test]
+fn killed_with_a_scope_it_leaves_what_delete_force_removes() {
+    let _node = alone();
+    let step = if is_full() { 1 } else { 31 };
+    let bundle = Bundle::make("scoped", &in_scope("stress-scoped.scope"));
+    bundle.succeed(&SYSTEMD);
+    assert!(units().starts_with("stress-scoped.scope loaded active running"), "{}", units());
+    bundle.succeed(&["delete", "--force"]);
+    let before = Node::settled();
+    for victim in [Victim::Runtime, Victim::Others, Victim::All] {
+        for number in (1..).step_by(step) {
+            let arguments = bundle.arguments(&SYSTEMD);
+            let traced =
+                tracer::act_at((&arguments[..], &*bundle.path), Stdio::null(), victim, Act::Kill, number);
+            let output = bundle.output(&["delete", "--force"]);
+            let when = format!("{victim:?} killed at call {number}");
+            assert!(output.status.success(), "{when}: {}", String::from_utf8_lossy(&output.stderr));
+            before.expect_again(&when);
+            support::wait_until(&format!("no unit to be left, {when}"), BOUND, || {
+                units().is_empty().then_some(())
+            });
+            if traced.call.is_none() {
+                assert!(number > 60, "{victim:?} made but {number} calls");
+                break;
+            }
+        }
+    }
+}
+
+/// Another's unit with the name of a container's scope: who it is, by what systemd has of it.
+struct Unit(&'static str);
+
+impl Unit {
+    fn identity(&self) -> String {
+        let unit = self.0;
+        sh(&format!(
+            "systemctl show -p ActiveState,InvocationID,ControlGroup {unit}; \
+             cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs"
+        ))
+    }
+
+    /// As `systemd-run` makes it: nothing of it is the runtime's.
+    fn start(&self) {
+        let unit = self.0;
+        sh(&format!(
+            "systemd-run --quiet --scope --unit={unit} --slice=system.slice sleep 100000 </dev/null >/dev/null 2>&1 &"
+        ));
+        support::wait_until("a unit of somebody's", BOUND, || {
+            (support::try_sh(&format!("systemctl is-active {unit}")).status == 0).then_some(())
+        });
+        // The program that started it has become the one in it.
+        support::wait_until("its process", BOUND, || self.identity().lines().nth(3).map(|_| ()));
+    }
+}
+
+#[test]
+fn another_s_unit_with_the_name_of_the_scope_is_left_alone() {
+    let _node = alone();
+    let step = if is_full() { 1 } else { 47 };
+    let unit = Unit("stress-shared.scope");
+    let twin = Bundle::make("twin", &in_scope(unit.0));
+    // The same ID below another root: a description that names that alone would be the same, too.
+    let mut bundle = Bundle::make("twin-2", &in_scope(unit.0));
+    bundle.id.clone_from(&twin.id);
+    for owner in ["systemd-run", "a container"] {
+        if owner == "systemd-run" {
+            // A container whose scope has ended before somebody took the name.
+            bundle.succeed(&SYSTEMD);
+            sh(&format!("{} KILL", bundle.arguments(&["kill"]).join(" ")));
+            support::wait_until("its scope to end", BOUND, || units().is_empty().then_some(()));
+            unit.start();
+        } else {
+            twin.succeed(&SYSTEMD);
+        }
+        let identity = unit.identity();
+        assert!(identity.contains("ActiveState=active"), "{identity}");
+        if owner == "systemd-run" {
+            bundle.succeed(&["delete"]);
+            assert_eq!(unit.identity(), identity, "a container that had ended was deleted");
+        }
+        let refused = bundle.output(&SYSTEMD);
+        assert!(!refused.status.success(), "there was a unit of that name");
+        assert_eq!(unit.identity(), identity, "{}", String::from_utf8_lossy(&refused.stderr));
+        let mut cut_short = 0;
+        for number in (1..).step_by(step) {
+            let arguments = bundle.arguments(&SYSTEMD);
+            let program = (&arguments[..], &*bundle.path);
+            let traced = tracer::act_at(program, Stdio::null(), Victim::All, Act::Kill, number);
+            cut_short += usize::from(bundle.root().join(&bundle.id).join("state.json").exists());
+            let when = format!("{owner}'s unit, killed at call {number}");
+            for command in [&["kill", "-a"][..], &["delete", "--force"]] {
+                let output = bundle.output(command);
+                assert!(
+                    output.status.success() || command[0] == "kill",
+                    "{when}: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
+                assert_eq!(unit.identity(), identity, "{when}, {command:?}");
+            }
+            assert!(!bundle.root().join(&bundle.id).exists(), "{when}");
+            if traced.call.is_none() {
+                break;
+            }
+        }
+        assert!(cut_short > 1, "it was never killed with a scope in its state");
+        if owner == "systemd-run" {
+            sh(&format!("systemctl stop {}", unit.0));
+        } else {
+            twin.succeed(&["delete", "--force"]);
+        }
+        support::wait_until("no unit to be left", BOUND, || units().is_empty().then_some(()));
+    }
+}
+
 /// Something that `create` needs is missing: it fails in words that name the kernel's reason, or does without. Nothing is left.
 /// Whether it failed.
 #[track_caller]

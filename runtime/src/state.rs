@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Scope;
+use crate::cgroup::{self, Scope};
 use crate::file;
 use crate::seccomp::Program;
 
@@ -102,6 +102,9 @@ pub struct ScopeRecord {
     slice: String,
     #[serde(default)]
     user_bus: Option<String>,
+    /// None in the states of versions that did not write it.
+    #[serde(default)]
+    description: Option<String>,
 }
 
 /// The states of runtime-spec's runtime.md, and runc's `paused`.
@@ -438,7 +441,8 @@ impl State {
     #[must_use]
     pub fn scope(&self) -> Option<Scope> {
         let record = self.cgroup_scope.clone()?;
-        Some(Scope { unit: record.unit, slice: record.slice, user_bus: record.user_bus, id: self.id.clone() })
+        let description = record.description.unwrap_or_else(|| cgroup::describe(&self.id));
+        Some(Scope { unit: record.unit, slice: record.slice, user_bus: record.user_bus, description })
     }
 
     /// Remembers the scope.
@@ -447,6 +451,7 @@ impl State {
             unit: scope.unit.clone(),
             slice: scope.slice.clone(),
             user_bus: scope.user_bus.clone(),
+            description: Some(scope.description.clone()),
         });
     }
 }

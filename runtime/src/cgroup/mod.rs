@@ -25,7 +25,9 @@ pub use devices::{DeviceProgram, default_rules};
 pub use error::CgroupError;
 use fs::Directory;
 use plan::Place;
+pub(crate) use plan::describe;
 pub use plan::{CgroupPlan, Driver, Scope, plan};
+pub use systemd::ScopeOwner;
 pub use weight::cpu_weight_from_shares;
 
 /// An open cgroup of a container.
@@ -264,13 +266,15 @@ impl Cgroup {
     }
 }
 
-/// [`Cgroup::delete`] by path, where the cgroup may be gone already.
+/// [`Cgroup::delete`] by path, where the cgroup may be gone already. A scope that is another's is left alone.
 ///
 /// # Errors
 /// What the kernel and systemd say.
 pub fn delete(path: &Path, scope: Option<&Scope>) -> Result<(), CgroupError> {
-    if let Some(scope) = scope {
-        systemd::stop_scope(scope)?;
+    if let Some(scope) = scope
+        && systemd::stop_scope(scope)? == ScopeOwner::Other
+    {
+        return Ok(());
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(CgroupError::Path { path: path.to_path_buf() });
@@ -285,9 +289,17 @@ pub fn delete(path: &Path, scope: Option<&Scope>) -> Result<(), CgroupError> {
 /// Ends a scope whose cgroup is not known.
 ///
 /// # Errors
-/// What D-Bus and systemd say; no error where it is gone already.
+/// What D-Bus and systemd say; no error where it is gone already, or another's.
 pub fn stop(scope: &Scope) -> Result<(), CgroupError> {
-    systemd::stop_scope(scope)
+    systemd::stop_scope(scope).map(drop)
+}
+
+/// Whose the unit is that a scope was planned to be.
+///
+/// # Errors
+/// What D-Bus and systemd say.
+pub fn owner(scope: &Scope) -> Result<ScopeOwner, CgroupError> {
+    systemd::owner(scope)
 }
 
 fn place_below_root(place: &Place, manager: Option<&Path>) -> Result<PathBuf, CgroupError> {

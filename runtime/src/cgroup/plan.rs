@@ -27,8 +27,8 @@ pub struct Scope {
     pub slice: String,
     /// The address of a user's bus; `None` for the system's.
     pub user_bus: Option<String>,
-    /// The container's ID, for the unit's description.
-    pub id: String,
+    /// What systemd is to say of the unit: by it the container knows its own scope from another unit of that name.
+    pub description: String,
 }
 
 /// Where a container's cgroup will be and who will make it.
@@ -54,6 +54,14 @@ impl CgroupPlan {
     #[must_use]
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
+    }
+
+    /// Has the scope's description name the moment of creation, too: containers of the same ID below several roots may be planned
+    /// into a unit of the same name.
+    pub fn mark_scope(&mut self, created: &str) {
+        if let Some(scope) = &mut self.scope {
+            scope.description = format!("{} of {created}", scope.description);
+        }
     }
 
     /// The same plan without the parts that depend on the runtime's own cgroup, so that the state can name the cgroup before
@@ -140,7 +148,12 @@ fn plan_scope(given: Option<&Path>, id: &str, user_bus: Option<String>) -> Resul
     }
     path.push(&unit);
     let place = if user_bus.is_some() { Place::BelowManager(path) } else { Place::BelowRoot(path) };
-    Ok(CgroupPlan { place, scope: Some(Scope { unit, slice, user_bus, id: id.to_owned() }) })
+    Ok(CgroupPlan { place, scope: Some(Scope { unit, slice, user_bus, description: describe(id) }) })
+}
+
+/// The description of a container's scope, but for its moment of creation, which earlier versions left out.
+pub(crate) fn describe(id: &str) -> String {
+    format!("inspect-runtime container {id}")
 }
 
 fn split_systemd_path(path: &Path) -> Result<(String, String, String), CgroupError> {
@@ -205,6 +218,15 @@ mod tests {
         assert_eq!(planned.place, Place::BelowRoot("machine.slice/machine-a.slice/foo-sc1.scope".into()));
         let scope = planned.scope().unwrap();
         assert_eq!((scope.unit.as_str(), scope.slice.as_str()), ("foo-sc1.scope", "machine-a.slice"));
+    }
+
+    #[test]
+    fn scopes_of_the_same_name_are_told_apart() {
+        let mut planned = plan(Some(Path::new("a.slice:p:n")), "c1", &Driver::Systemd).unwrap();
+        assert_eq!(planned.scope().unwrap().description, "inspect-runtime container c1");
+        planned.mark_scope("2026-11-23T22:44:12.000000001Z");
+        let description = "inspect-runtime container c1 of 2026-11-23T22:44:12.000000001Z";
+        assert_eq!(planned.scope().unwrap().description, description);
     }
 
     #[test]

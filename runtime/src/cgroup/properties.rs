@@ -45,9 +45,9 @@ pub(super) enum Value {
 pub(super) type Properties = Vec<(String, Value)>;
 
 /// The properties of a new scope around `pid`, but for its limits.
-pub(super) fn scope_properties(id: &str, slice: &str, pid: u32) -> Properties {
+pub(super) fn scope_properties(description: &str, slice: &str, pid: u32) -> Properties {
     let mut properties = vec![
-        ("Description".to_owned(), Value::Text(format!("inspect-runtime container {id}"))),
+        ("Description".to_owned(), Value::Text(description.to_owned())),
         ("Slice".to_owned(), Value::Text(slice.to_owned())),
         ("Delegate".to_owned(), Value::Flag(true)),
         ("PIDs".to_owned(), Value::Pids(vec![pid])),

@@ -20,6 +20,7 @@ use super::properties::{self, Properties, Value};
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// How long runc waits for a job.
 const BOUND: Duration = Duration::from_secs(30);
@@ -31,8 +32,11 @@ pub(super) fn start_scope<'a>(
     resources: &LinuxResources,
     annotations: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<Option<PathBuf>, CgroupError> {
-    let mut properties =
-        properties::scope_properties(&scope.id, &scope.slice, init.as_raw_nonzero().get().cast_unsigned());
+    let mut properties = properties::scope_properties(
+        &scope.description,
+        &scope.slice,
+        init.as_raw_nonzero().get().cast_unsigned(),
+    );
     properties.extend(properties::limits(resources)?);
     properties.extend(properties::devices(&Rules::from_spec(resources.devices().iter().flatten())?));
     properties.extend(properties::from_annotations(annotations)?);
@@ -64,16 +68,38 @@ pub(super) fn set_properties(scope: &Scope, resources: &LinuxResources) -> Resul
     })
 }
 
-/// Stops the scope and waits for it; that there is none is no error.
-pub(super) fn stop_scope(scope: &Scope) -> Result<(), CgroupError> {
+/// Whose the unit of a scope's name is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ScopeOwner {
+    /// It was started for this very container.
+    Container,
+    /// For something else, before the container came to start its own or after that had ended.
+    Other,
+    /// There is none.
+    Nobody,
+}
+
+/// Asks whose the scope is.
+pub(super) fn owner(scope: &Scope) -> Result<ScopeOwner, CgroupError> {
+    run(async { Systemd::connect(scope).await?.owner().await })
+}
+
+/// Stops the scope, if it is the container's, and waits for it.
+pub(super) fn stop_scope(scope: &Scope) -> Result<ScopeOwner, CgroupError> {
     run(async {
         let systemd = Systemd::connect(scope).await?;
+        let owner = systemd.owner().await?;
+        if owner != ScopeOwner::Container {
+            return Ok(owner);
+        }
         let stopped = systemd.job("stop", "StopUnit", &(scope.unit.as_str(), "replace")).await;
         match stopped {
-            Err(CgroupError::Unit { source, .. }) if is_named(&*source, "NoSuchUnit") => return Ok(()),
+            // It has ended meanwhile.
+            Err(CgroupError::Unit { source, .. }) if is_named(&*source, "NoSuchUnit") => return Ok(owner),
             result => result?,
         }
-        systemd.forget_failure().await
+        systemd.forget_failure().await?;
+        Ok(owner)
     })
 }
 
@@ -150,8 +176,28 @@ impl<'a> Systemd<'a> {
         }
     }
 
+    /// By the unit's description, which is set in the same call that makes the unit.
+    async fn owner(&self) -> Result<ScopeOwner, CgroupError> {
+        let unit = self.call::<OwnedObjectPath, _>("find", "GetUnit", &(self.scope.unit.as_str(),)).await;
+        let unit = match unit {
+            Err(CgroupError::Unit { source, .. }) if is_named(&*source, "NoSuchUnit") => {
+                return Ok(ScopeOwner::Nobody);
+            }
+            result => result?,
+        };
+        match self.property(unit.as_str(), UNIT, "Description").await {
+            Ok(description) if description == self.scope.description => Ok(ScopeOwner::Container),
+            Ok(_) => Ok(ScopeOwner::Other),
+            // It has ended meanwhile.
+            Err(CgroupError::Unit { source, .. }) if is_named(&*source, "UnknownObject") => {
+                Ok(ScopeOwner::Nobody)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn version(&self) -> Result<u32, CgroupError> {
-        let text = self.manager_property("Version").await?;
+        let text = self.property(PATH, MANAGER, "Version").await?;
         let digits = text.trim_start_matches(|first: char| !first.is_ascii_digit());
         let end = digits.find(|other: char| !other.is_ascii_digit()).unwrap_or(digits.len());
         Ok(digits[..end].parse().unwrap_or(0))
@@ -159,15 +205,17 @@ impl<'a> Systemd<'a> {
 
     /// The cgroup of the systemd itself, without its leading slash.
     async fn manager_cgroup(&self) -> Result<PathBuf, CgroupError> {
-        let cgroup = self.manager_property("ControlGroup").await?;
+        let cgroup = self.property(PATH, MANAGER, "ControlGroup").await?;
         Ok(PathBuf::from(cgroup.trim_start_matches('/')))
     }
 
-    async fn manager_property(&self, name: &'static str) -> Result<String, CgroupError> {
+    /// A property that is a text.
+    async fn property(&self, path: &str, interface: &str, name: &str) -> Result<String, CgroupError> {
         let refused = |source: zbus::Error| self.refused("ask about", source);
-        let body = (MANAGER, name);
-        let reply =
-            self.connection.call_method(Some(DESTINATION), PATH, Some(PROPERTIES), "Get", &body).await;
+        let body = (interface, name);
+        let call = self.connection.call_method(Some(DESTINATION), path, Some(PROPERTIES), "Get", &body);
+        let reply = tokio::time::timeout(BOUND, call).await;
+        let reply = reply.map_err(|_| refused(zbus::Error::InputOutput(io_timeout())))?;
         let value: OwnedVariant = reply.map_err(refused)?.body().deserialize().map_err(refused)?;
         String::try_from(value).map_err(|_| refused(zbus::Error::InvalidReply))
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, ScopeOwner};
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
@@ -99,6 +99,12 @@ pub(super) fn remove(
 fn remove_cgroup(path: &Path, state: &State) -> Result<(), RuntimeError> {
     let scope = state.scope();
     if scope.is_none() && rustix::fs::rmdir(path).is_ok() {
+        return Ok(());
+    }
+    // The state names a scope before there is one, and after it has ended: by then its cgroup may be another's.
+    if let Some(scope) = &scope
+        && cgroup::owner(scope)? == ScopeOwner::Other
+    {
         return Ok(());
     }
     match Cgroup::open(path, None) {

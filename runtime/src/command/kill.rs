@@ -14,6 +14,10 @@ use crate::sys;
 pub(super) fn run(id: &str, signal: &str, all: bool, context: &Context) -> Result<u8, RuntimeError> {
     let (_, state) = super::load(id, context)?;
     let signal = parse_signal(signal)?;
+    // Creation was cut short: what is in the cgroup that it was to have may be another's.
+    if state.init_process_pid == 0 {
+        return Err(RuntimeError::NotRunning);
+    }
     // Without a PID namespace of its own a container's processes outlive its init process.
     if all || (signal == libc::SIGKILL && state.shares_pids) {
         return signal_all(&state, signal).map(|()| 0);

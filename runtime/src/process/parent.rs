@@ -85,13 +85,14 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?.resolve()?;
+    let mut cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?.resolve()?;
     let directory = StateDirectory::locate(&request.context.root, request.id)?;
     let resource_class = ResourceClass::from_spec(spec, request.id)?;
     let mut state = State::new(request.id, spec.version(), &request.bundle, &rootfs);
     state.owner = request.context.uid;
     state.annotations =
         spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+    cgroup_plan.mark_scope(&state.created);
     // Before it is made: whoever cleans up after a runtime that was killed looks for it there.
     state.cgroup_path = cgroup_plan.path().unwrap_or_default();
     state.set_scope(cgroup_plan.scope());
