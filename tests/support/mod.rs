@@ -51,8 +51,13 @@ pub(crate) fn generation() -> String {
 
 /// Runs a program with arguments, within the bound and without standard input.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Finished {
+    run_within(COMMAND_BOUND, program, arguments)
+}
+
+/// [`run`] within a bound of its own, in seconds.
+pub(crate) fn run_within(bound: &str, program: &str, arguments: &[&str]) -> Finished {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", COMMAND_BOUND, program]).args(arguments).stdin(Stdio::null());
+    command.args(["--kill-after=5", bound, program]).args(arguments).stdin(Stdio::null());
     let output = command.output().expect("timeout(1) runs");
     Finished {
         line: format!("{program} {}", arguments.join(" ")),
