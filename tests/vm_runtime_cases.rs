@@ -370,3 +370,60 @@ fn a_bind_mount_has_just_the_options_given() {
     }
     sh(&format!("umount {path}/m"));
 }
+
+/// A jq filter for a user namespace whose root is 100000.
+const USER_NAMESPACE: &str = ".linux.namespaces+=[{type:\"user\"}] | \
+    .linux.uidMappings=[{containerID:0,hostID:100000,size:65536}] | .linux.gidMappings=.linux.uidMappings";
+
+#[test]
+fn what_the_host_has_mounted_is_locked_in_a_user_namespace() {
+    let bundle = Bundle::make("locked", ".");
+    let path = bundle.path.display().to_string();
+    sh(&format!(
+        "cd {path}; mkdir m m-above; mount -t tmpfs m m; chmod 777 m; mount -o remount,bind,ro,nosuid,nodev m; \
+         mount -t tmpfs x m-above; mkdir m-above/below; echo hidden >m-above/below/file; mount -t tmpfs x m-above/below; \
+         cd rootfs/bin; for name in mount umount touch ls grep; do ln -s busybox $name; done; chown -R 100000:100000 ..; chmod 755 ../..; cp ../../config.json ../../first.json"
+    ));
+    // mount_namespaces(7): what a more privileged mount namespace has set, a less privileged one cannot clear, and what it has
+    // covered stays covered.
+    let line = "mount -o remount,bind,rw /m; touch /m/x; umount /above/below; ls /above/below; grep \" /m \" /proc/self/mounts";
+    let rights = ["bounding", "permitted", "effective"]
+        .map(|set| format!(".process.capabilities.{set}+=[\"CAP_SYS_ADMIN\"]"))
+        .join(" | ");
+    let mounts = format!(
+        ".mounts+=[{{destination:\"/m\",type:\"bind\",source:\"{path}/m\",options:[\"bind\"]}}, \
+         {{destination:\"/above\",type:\"bind\",source:\"{path}/m-above\",options:[\"rbind\"]}}]"
+    );
+    let change = |more: &str| {
+        sh(&format!(
+            "cd {path}; jq '{USER_NAMESPACE} | {rights} | {mounts} | {} | {more}' first.json >config.json",
+            shell(line)
+        ));
+        run_by(&bundle, "$RUN")
+    };
+    let finished = change(".");
+    assert!(finished.stdout.contains(" ro,nosuid,nodev") && !finished.stdout.contains("file"), "{finished}");
+    assert_eq!(sh(&format!("ls {path}/m")), "");
+    // An option that is asked for and cannot be is an error; one that nobody asked for is kept.
+    let kept = change(".mounts[-2].options=[\"bind\",\"noexec\"]");
+    assert!(kept.stdout.contains(" ro,nosuid,nodev,noexec"), "{kept}");
+    let refused = change(".mounts[-2].options=[\"bind\",\"rw\"]");
+    assert!(refused.stderr.contains("operation not permitted") && refused.stdout.is_empty(), "{refused}");
+    sh(&format!("cd {path}; umount m m-above/below m-above"));
+}
+
+#[test]
+fn ids_of_a_mount_from_within_are_mapped_in_a_user_namespace() {
+    let bundle = Bundle::make("idmap-within", ".");
+    let path = bundle.path.display().to_string();
+    sh(&format!(
+        "cd {path}; mkdir m; touch m/file; chown 5:6 m/file; chmod 755 . m; cd rootfs/bin; \
+         for name in stat; do ln -s busybox $name; done; chown -R 100000:100000 ..; \
+         jq '{USER_NAMESPACE} | .mounts+=[{{destination:\"/m\",type:\"bind\",source:\"{path}/m\",options:[\"bind\"]}}, \
+         {{destination:\"/n\",type:\"bind\",source:\"{path}/rootfs/m\",options:[\"bind\",\"idmap\"], \
+         uidMappings:[{{containerID:0,hostID:100000,size:65536}}],gidMappings:[{{containerID:0,hostID:100000,size:65536}}]}}] | \
+         {}' {path}/config.json >{path}/new && mv {path}/new {path}/config.json",
+        shell("stat -c %u:%g /m/file /n/file")
+    ));
+    assert_eq!(output_of(&bundle), "65534:65534\n5:6\n");
+}

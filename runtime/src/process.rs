@@ -4,6 +4,7 @@ pub(crate) mod channel;
 pub(crate) mod exec;
 pub(crate) mod finish;
 pub(crate) mod foreground;
+pub(crate) mod handover;
 pub(crate) mod init;
 pub(crate) mod parent;
 pub(crate) mod payload;

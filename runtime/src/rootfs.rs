@@ -76,8 +76,42 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// Hands everything on, in the order in which [`Self::receive`] takes it.
+    pub(crate) fn send(
+        &self,
+        send: impl FnMut(BorrowedFd<'_>) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        let of_mounts = self.trees.iter().zip(&self.idmaps).flat_map(|(tree, idmap)| [tree, idmap]);
+        let all = std::iter::once(&self.root).chain(of_mounts.flatten()).chain(&self.devices);
+        all.map(AsFd::as_fd).try_for_each(send)
+    }
+
+    /// Takes what [`Self::open`] with the same arguments opened elsewhere.
+    pub(crate) fn receive(
+        plan: &RootfsPlan,
+        bind_devices: bool,
+        mut next: impl FnMut() -> Result<OwnedFd, StepError>,
+    ) -> Result<Self, StepError> {
+        let root = next()?;
+        let (mut trees, mut idmaps) = (Vec::new(), Vec::new());
+        for mount in &plan.mounts {
+            let (has_tree, has_map) = match &mount.kind {
+                MountKind::Bind { inner: None, .. } => (true, false),
+                MountKind::Bind { idmap: Some(IdmapPlan { maps: Some(_), .. }), .. } => (false, true),
+                _ => (false, false),
+            };
+            trees.push(has_tree.then(&mut next).transpose()?);
+            idmaps.push(has_map.then(&mut next).transpose()?);
+        }
+        let count = if bind_devices { plan.devices.as_ref().map_or(0, Vec::len) } else { 0 };
+        let devices = std::iter::repeat_with(next).take(count).collect::<Result<_, _>>()?;
+        Ok(Sources { root, trees, idmaps, devices })
+    }
+}
+
 /// Maps the ids of a detached mount.
-pub(crate) use mounts::map_ids;
+pub(crate) use mounts::{MapIds, map_ids};
 
 fn open_idmap(idmap: Option<&IdmapPlan>) -> Result<Option<OwnedFd>, StepError> {
     match idmap {
@@ -187,13 +221,14 @@ pub(crate) fn populate(
     plan: &RootfsPlan,
     sources: &Sources,
     procfs: &HostProc,
+    map_ids: MapIds<'_>,
     has_cgroup_namespace: bool,
     has_hooks: bool,
 ) -> Result<(), StepError> {
     let root = sources.root.as_fd();
     let mut targets = Targets::below(root);
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let place = mounts::Place { targets: &mut targets, procfs, has_cgroup_namespace };
+        let place = mounts::Place { targets: &mut targets, procfs, map_ids, has_cgroup_namespace };
         let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd);
         mounts::apply(mount, place, sources.trees[index].as_ref(), idmap)?;
     }

@@ -87,8 +87,8 @@ pub(super) fn parse_command(command: &str, words: &[String]) -> Result<Command, 
         return Ok(Command::Help { topic });
     }
     match command {
-        "create" => Ok(Command::Create(create_options(parse(CREATE, words)?)?)),
-        "run" => Ok(Command::Run(create_options(parse(RUN, words)?)?)),
+        "create" => Ok(Command::Create(create_options(command, parse(CREATE, words)?)?)),
+        "run" => Ok(Command::Run(create_options(command, parse(RUN, words)?)?)),
         "exec" => exec_options(parse(EXEC, words)?),
         "start" => Ok(Command::Start { id: only_id(command, &parse(&[], words)?)? }),
         "state" => Ok(Command::State { id: only_id(command, &parse(&[], words)?)? }),
@@ -151,9 +151,9 @@ fn no_words(command: &str, parsed: &Parsed) -> Result<(), UsageError> {
     Err(UsageError::ArgumentCount { command: command.to_owned(), expected: "exactly 0 arguments" })
 }
 
-fn create_options(parsed: Parsed) -> Result<CreateOptions, UsageError> {
+fn create_options(command: &str, parsed: Parsed) -> Result<CreateOptions, UsageError> {
     Ok(CreateOptions {
-        id: only_id("create", &parsed)?,
+        id: only_id(command, &parsed)?,
         bundle: parsed.path("bundle"),
         console_socket: parsed.path("console-socket"),
         pidfd_socket: parsed.path("pidfd-socket"),

@@ -32,8 +32,23 @@ pub(crate) enum Message {
     Listener(OwnedFd),
     /// From a helper of init's: the pid of the init process.
     Pid(i32),
+    /// To init, from a helper: the next thing that mounts are made from.
+    Source(OwnedFd),
+    /// From init: the ids of a mount are to be mapped, which it may not do itself.
+    Map(MapRequest),
     /// The other side has ended, or has executed the payload.
     End,
+}
+
+/// Which mount, and how.
+#[derive(Debug)]
+pub(crate) struct MapRequest {
+    /// Detached.
+    pub(crate) tree: OwnedFd,
+    /// The user namespace with the map.
+    pub(crate) namespace: OwnedFd,
+    /// The mounts below, too.
+    pub(crate) recursive: bool,
 }
 
 /// One end of the line.
@@ -65,8 +80,19 @@ impl Channel {
             Message::Listener(descriptor) => {
                 send_with_descriptors(self.0.as_fd(), b"L", &[descriptor.as_fd()])
             }
+            Message::Source(descriptor) => self.send_source(descriptor.as_fd()),
+            Message::Map(MapRequest { tree, namespace, recursive }) => send_with_descriptors(
+                self.0.as_fd(),
+                &[b'M', u8::from(*recursive)],
+                &[tree.as_fd(), namespace.as_fd()],
+            ),
             Message::End => Ok(()),
         }
+    }
+
+    /// [`Message::Source`] of a descriptor that is kept.
+    pub(crate) fn send_source(&self, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+        send_with_descriptors(self.0.as_fd(), b"S", &[descriptor])
     }
 
     /// In as many packets as it takes.
@@ -91,12 +117,12 @@ impl Channel {
     pub(crate) fn receive(&self) -> Result<Message, Errno> {
         let mut bytes = [0_u8; MAX_PACKET];
         let mut report = Vec::new();
-        let (kind, text, descriptor) = loop {
-            let (length, descriptor) = receive_with_descriptor(self.0.as_fd(), &mut bytes)?;
+        let (kind, text, [descriptor, second]) = loop {
+            let (length, descriptors) = receive_with_descriptors(self.0.as_fd(), &mut bytes)?;
             match bytes[..length].split_first() {
                 None => return Ok(Message::End),
                 Some((b'f', part)) if report.len() < MAX_REPORT => report.extend_from_slice(part),
-                Some((kind, text)) => break (kind, text, descriptor),
+                Some((kind, text)) => break (kind, text, descriptors),
             }
         };
         match (kind, descriptor) {
@@ -112,6 +138,11 @@ impl Channel {
                 Ok(Message::Failed(String::from_utf8_lossy(&report).into_owned()))
             }
             (b'L', Some(descriptor)) => Ok(Message::Listener(descriptor)),
+            (b'S', Some(descriptor)) => Ok(Message::Source(descriptor)),
+            (b'M', Some(tree)) => {
+                let namespace = second.ok_or(Errno::PROTO)?;
+                Ok(Message::Map(MapRequest { tree, namespace, recursive: text == [1] }))
+            }
             _ => Err(Errno::PROTO),
         }
     }
@@ -139,30 +170,30 @@ pub(crate) fn send_with_descriptors(
     sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).map(|_| ())
 }
 
-/// Receives a packet and the descriptor beside it, if there is one.
-pub(crate) fn receive_with_descriptor(
+/// Receives a packet and the descriptors beside it, of which there are at most two.
+pub(crate) fn receive_with_descriptors(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
-) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+) -> Result<(usize, [Option<OwnedFd>; 2]), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received =
         retry(|| recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC));
     let received = match received {
         // The other side ended while a message of ours was unread.
-        Err(Errno::CONNRESET) => return Ok((0, None)),
+        Err(Errno::CONNRESET) => return Ok((0, [None, None])),
         received => received?,
     };
     if received.flags.contains(ReturnFlags::CTRUNC) {
         return Err(Errno::PROTO);
     }
-    let mut descriptor = None;
+    let mut received_descriptors = [None, None];
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-            descriptor = descriptors.next();
+            received_descriptors = [descriptors.next(), descriptors.next()];
         }
     }
-    Ok((received.bytes, descriptor))
+    Ok((received.bytes, received_descriptors))
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -198,6 +229,14 @@ mod tests {
         assert_eq!(text.len(), MAX_REPORT);
         assert!(matches!(other.receive().unwrap(), Message::Listener(_)));
         assert!(matches!(other.receive().unwrap(), Message::Pid(-7)));
+        one.send_source(one.0.as_fd()).unwrap();
+        assert!(matches!(other.receive().unwrap(), Message::Source(_)));
+        for recursive in [false, true] {
+            let (tree, namespace) = (rustix::io::dup(&one.0).unwrap(), rustix::io::dup(&one.0).unwrap());
+            one.send(&Message::Map(MapRequest { tree, namespace, recursive })).unwrap();
+            let Message::Map(request) = other.receive().unwrap() else { panic!() };
+            assert_eq!(request.recursive, recursive);
+        }
         other.send(&Message::Go).unwrap();
         one.wait_for_go().unwrap();
         drop(one);

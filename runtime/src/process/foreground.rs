@@ -11,7 +11,7 @@ use rustix::termios::{
     OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
-use super::channel::receive_with_descriptor;
+use super::channel::receive_with_descriptors;
 use crate::step::{Step, StepError};
 use crate::sys::{self, SignalSet};
 
@@ -30,8 +30,8 @@ impl Console {
 
     fn receive(self) -> Result<OwnedFd, StepError> {
         let mut name = [0_u8; 64];
-        let (_, master) =
-            receive_with_descriptor(self.receiver.as_fd(), &mut name).step("receive", "the terminal")?;
+        let (_, [master, _]) =
+            receive_with_descriptors(self.receiver.as_fd(), &mut name).step("receive", "the terminal")?;
         master.ok_or(Errno::PIPE).step("receive", "the terminal")
     }
 }

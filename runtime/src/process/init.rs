@@ -10,7 +10,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::process::DumpableBehavior;
 
 use super::channel::{Channel, Message};
-use super::{finish, program};
+use super::{finish, handover, program};
 use crate::credentials;
 use crate::hooks::{self, HookPlace};
 use crate::namespaces::Joined;
@@ -22,12 +22,23 @@ use crate::step::{Step, StepError, chain};
 use crate::sys;
 use crate::terminal::{self, TerminalPlan};
 
+/// Who opens what mounts are made from.
+#[derive(Debug)]
+pub(crate) enum SourcePlan {
+    /// The parent did.
+    Opened(Sources),
+    /// A helper in init's mount namespace, which sends it.
+    Sent,
+    /// Init itself, of an ordinary user's, who may copy mounts nowhere but in its user namespace.
+    Own,
+}
+
 /// What init is given by the parent, whose memory and descriptors it starts with copies of.
 #[derive(Debug)]
 pub(crate) struct InitPlan {
     pub(crate) plan: Plan,
-    /// What mounts are made from; `None` where only init may copy mounts, in its user namespace.
-    pub(crate) sources: Option<Sources>,
+    /// What mounts are made from.
+    pub(crate) sources: SourcePlan,
     /// The host's procfs.
     pub(crate) procfs: HostProc,
     /// Namespaces to join.
@@ -93,6 +104,9 @@ pub(crate) fn run(mut init: InitPlan, channel: Channel) -> ! {
 
 /// Everything that can be done before `start` with the runtime's privileges.
 fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
+    if let SourcePlan::Sent = init.sources {
+        init.sources = SourcePlan::Opened(handover::receive(&init.plan.rootfs, channel)?);
+    }
     if init.wait_first {
         channel.wait_for_go().step("hear from", "the runtime")?;
     }
@@ -111,9 +125,9 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     if let Some(name) = &init.keyring {
         join_keyring(name)?;
     }
-    let sources = match init.sources.take() {
-        Some(sources) => sources,
-        None => {
+    let sources = match std::mem::replace(&mut init.sources, SourcePlan::Own) {
+        SourcePlan::Opened(sources) => sources,
+        SourcePlan::Sent | SourcePlan::Own => {
             let sources = Sources::open(&init.plan.rootfs, init.is_mapped)?;
             if sources.mapped_as_container(&init.plan.rootfs).next().is_some() {
                 return Err(StepError::refused("make", "an id-mapped mount", "that takes root of the host"));
@@ -146,7 +160,11 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Resul
     let has_hooks = plan.hooks.runs_before_pivot();
     rootfs::attach(&plan.rootfs, sources, has_hooks)?;
     let has_any_hooks = has_hooks || !plan.hooks.start_container.is_empty();
-    rootfs::populate(&plan.rootfs, sources, &init.procfs, init.has_cgroup_namespace, has_any_hooks)?;
+    let map_ids = |tree: &OwnedFd, recursive, namespace: BorrowedFd<'_>| {
+        handover::map_ids(tree, recursive, namespace, init.is_mapped.then_some(channel))
+    };
+    let has_cgroup_namespace = init.has_cgroup_namespace;
+    rootfs::populate(&plan.rootfs, sources, &init.procfs, &map_ids, has_cgroup_namespace, has_any_hooks)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
         let root = sources.root.as_fd();
         let owner = plan.process.credentials.uid;

@@ -7,7 +7,8 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::channel::{Channel, Message, send_with_descriptors};
-use super::init::{self, InitPlan};
+use super::handover;
+use super::init::{self, InitPlan, SourcePlan};
 use super::payload::SeccompListener;
 use crate::cgroup::{self, Cgroup, CgroupPlan};
 use crate::context::Context;
@@ -180,12 +181,9 @@ impl Creation<'_> {
         if is_foreground {
             sys::block_signals();
         }
-        let channel = self.clone_init(init, &steps)?;
+        let channel = self.clone_init(init, &steps, maps.as_ref())?;
         if waits_for_scope {
             self.create_scope()?;
-        }
-        if let (Some(maps), Some((pid, _))) = (&maps, &self.child) {
-            maps.write(*pid, rustix::process::geteuid().is_root())?;
         }
         self.map_mounts()?;
         if moves_devices {
@@ -254,20 +252,8 @@ impl Creation<'_> {
         wait_first: bool,
     ) -> Result<(InitPlan, HookPlan, OuterLimits), RuntimeError> {
         let is_mapped = plan.has_namespace(libc::CLONE_NEWUSER);
-        let sources = match Sources::open(&plan.rootfs, is_mapped) {
-            // A plain user may copy mounts in a user namespace of his own: init does.
-            Err(error) if error.is_permission() && plan.new_namespaces() & libc::CLONE_NEWUSER != 0 => None,
-            sources => Some(sources?),
-        };
-        for (tree, recursive) in sources.iter().flat_map(|sources| sources.mapped_as_container(&plan.rootfs))
-        {
-            if !is_mapped {
-                let reason = "the container has no user namespace";
-                return Err(StepError::refused("make", "an id-mapped mount", reason).into());
-            }
-            self.mapped_mounts.push((tree.try_clone().step("keep open", "a bind mount")?, recursive));
-        }
-        if let (true, Some(sources)) = (plan.rootfs.shares_mounts, &sources) {
+        let sources = self.open_sources(&plan, is_mapped)?;
+        if let (true, SourcePlan::Opened(sources)) = (plan.rootfs.shares_mounts, &sources) {
             self.state.root_mount = Some(sources.root_mount()?);
             self.state.mount_namespace = plan.namespace_path(libc::CLONE_NEWNS).map(Path::to_path_buf);
             // Before it is attached: whoever cleans up after a runtime that was killed looks for it.
@@ -302,9 +288,36 @@ impl Creation<'_> {
         Ok((init, hooks, early))
     }
 
+    /// What mounts are made from, unless that is opened later.
+    fn open_sources(&mut self, plan: &Plan, is_mapped: bool) -> Result<SourcePlan, RuntimeError> {
+        if is_mapped && !plan.rootfs.shares_mounts && rustix::process::geteuid().is_root() {
+            return Ok(SourcePlan::Sent);
+        }
+        let sources = match Sources::open(&plan.rootfs, is_mapped) {
+            // A plain user may copy mounts in a user namespace of his own: init does.
+            Err(error) if error.is_permission() && plan.new_namespaces() & libc::CLONE_NEWUSER != 0 => {
+                return Ok(SourcePlan::Own);
+            }
+            sources => sources?,
+        };
+        for (tree, recursive) in sources.mapped_as_container(&plan.rootfs) {
+            if !is_mapped {
+                let reason = "the container has no user namespace";
+                return Err(StepError::refused("make", "an id-mapped mount", reason).into());
+            }
+            self.mapped_mounts.push((tree.try_clone().step("keep open", "a bind mount")?, recursive));
+        }
+        Ok(SourcePlan::Opened(sources))
+    }
+
     /// The one clone. With a user namespace by path a helper stands between, and init becomes this process's child all
     /// the same (`CLONE_PARENT`).
-    fn clone_init(&mut self, init: InitPlan, steps: &NamespaceSteps) -> Result<Channel, RuntimeError> {
+    fn clone_init(
+        &mut self,
+        init: InitPlan,
+        steps: &NamespaceSteps,
+        maps: Option<&IdMaps>,
+    ) -> Result<Channel, RuntimeError> {
         let (channel, other) = Channel::pair().step("make", "a channel")?;
         if let Some(offsets) = &steps.time_offsets {
             namespaces::make_time_namespace(offsets)?;
@@ -329,10 +342,16 @@ impl Creation<'_> {
         // What would be missed here is the end of the line, or of the terminal's socket. Everything else stays as it is until
         // this process ends: closing it costs calls, and freeing memory that is shared with init copies it.
         drop(other);
-        init.leave();
         if has_helper {
             self.adopt(&channel)?;
         }
+        if let (Some(maps), Some((pid, _))) = (maps, &self.child) {
+            maps.write(*pid, rustix::process::geteuid().is_root())?;
+        }
+        if let (SourcePlan::Sent, Some((pid, pidfd))) = (&init.sources, &self.child) {
+            handover::send(&init.plan.rootfs, (*pid, pidfd.as_fd()), &channel)?;
+        }
+        init.leave();
         Ok(channel)
     }
 
@@ -405,6 +424,11 @@ impl Creation<'_> {
                     let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
                     let place = HookPlace { environment: None, directory: Some(&self.state.bundle) };
                     hooks::run(&hooks.create_runtime, place, &self.state.to_spec_json(pid, "creating"))?;
+                    channel.send(&Message::Go).step("speak to", "the init process")?;
+                }
+                Message::Map(request) => {
+                    rootfs::map_ids(&request.tree, request.recursive, request.namespace.as_fd())
+                        .step("map the ids of", "a bind mount")?;
                     channel.send(&Message::Go).step("speak to", "the init process")?;
                 }
                 Message::Failed(report) => return Err(RuntimeError::Init { report }),

@@ -21,11 +21,15 @@ use crate::sys::{self, MountAttributes};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
+/// Maps the ids of a detached mount, and of those below it, as a user namespace does.
+pub(crate) type MapIds<'a> = &'a dyn Fn(&OwnedFd, bool, BorrowedFd<'_>) -> std::io::Result<()>;
+
 /// Where mounts are made.
 pub(super) struct Place<'a, 'fd> {
     pub(super) targets: &'a mut Targets<'fd>,
     /// The host's procfs.
     pub(super) procfs: &'a HostProc,
+    pub(super) map_ids: MapIds<'a>,
     pub(super) has_cgroup_namespace: bool,
 }
 
@@ -63,7 +67,8 @@ pub(super) fn apply(
         (MountKind::Cgroup { flags, attributes }, _) => mount_cgroup(&mut place, target, *flags, attributes)?,
         (MountKind::Bind { inner, recursive, attributes, idmap: plan_idmap, .. }, None) => {
             let tree = open_inner(place.targets.root(), inner.as_deref().unwrap_or(c""), *recursive)?;
-            set_idmap(&tree, plan_idmap.as_ref(), idmap).step("map the ids of", display(target))?;
+            set_idmap(&tree, plan_idmap.as_ref(), idmap, place.map_ids)
+                .step("map the ids of", display(target))?;
             return bind(place.targets, target, &tree, attributes, plan);
         }
     };
@@ -201,6 +206,7 @@ fn set_idmap(
     tree: &OwnedFd,
     plan: Option<&IdmapPlan>,
     namespace: Option<BorrowedFd<'_>>,
+    map_ids: MapIds<'_>,
 ) -> std::io::Result<()> {
     let Some(plan) = plan else { return Ok(()) };
     let Some(namespace) = namespace else {
