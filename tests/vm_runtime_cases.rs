@@ -427,3 +427,26 @@ fn ids_of_a_mount_from_within_are_mapped_in_a_user_namespace() {
     ));
     assert_eq!(output_of(&bundle), "65534:65534\n5:6\n");
 }
+
+#[test]
+fn root_of_a_user_namespace_makes_containers() {
+    let one = "[{containerID:0,hostID:0,size:1}]";
+    let bundle = Bundle::make(
+        "nested",
+        &format!(
+            ".linux.namespaces+=[{{type:\"user\"}}] | .linux.uidMappings={one} | .linux.gidMappings={one} | \
+             .mounts |= map(select(.destination != \"/dev/pts\"))"
+        ),
+    );
+    // Nobody but the host's root loads device rules, and groups cannot be set where setgroups is denied.
+    let root = bundle.root().display().to_string();
+    let line = format!("{RUNTIME} --root {root}");
+    let text = run_by(
+        &bundle,
+        &format!(
+            "unshare -Urm sh -ec '{line} run -d {0} >/dev/null; {line} exec {0} cat /proc/self/uid_map; {line} delete -f {0}'",
+            bundle.id
+        ),
+    );
+    assert_eq!(text.success().split_whitespace().collect::<Vec<_>>(), ["0", "0", "1"]);
+}

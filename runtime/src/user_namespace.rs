@@ -18,6 +18,24 @@ pub(crate) struct IdMaps {
     pub(crate) gid: String,
 }
 
+/// Whether the caller is another than the host's root: an ordinary user, or root of a user namespace.
+pub(crate) fn is_unprivileged() -> bool {
+    !rustix::process::geteuid().is_root()
+        || fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_map_of_host(&map))
+}
+
+/// Whether `setgroups` is denied in user namespaces that the caller makes: to an ordinary user [`IdMaps::write`] gives no
+/// other, and what is denied where the caller is stays so below.
+pub(crate) fn groups_are_denied() -> bool {
+    !rustix::process::geteuid().is_root()
+        || fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+/// Whether a map is that of the first user namespace: every id to itself.
+fn is_map_of_host(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Lines `container-id host-id size`.
 pub(crate) fn format_map(mappings: &[LinuxIdMapping]) -> String {
     mappings.iter().fold(String::new(), |mut text, one| {
@@ -100,5 +118,7 @@ mod tests {
         let map = format_map(&[mapping(0, 1000, 1), mapping(1, 100_000, 65536)]);
         assert_eq!(map, "0 1000 1\n1 100000 65536\n");
         assert!(!has_one_id(&map) && has_one_id("0 1000 1\n"));
+        assert!(is_map_of_host("         0          0 4294967295\n"));
+        assert!(!is_map_of_host("         0       1000          1\n         1     100000      65536\n"));
     }
 }

@@ -175,10 +175,14 @@ pub enum CgroupError {
 }
 
 impl CgroupError {
-    /// Whether the cause is a lack of permission: rootless callers without limits go on without a cgroup then.
+    /// Whether the cause is a lack of permission: rootless callers without limits go on without a cgroup then, and without
+    /// device rules.
     #[must_use]
     pub fn is_permission(&self) -> bool {
-        let (CgroupError::File { source, .. } | CgroupError::Write { source, .. }) = self else {
+        let (CgroupError::File { source, .. }
+        | CgroupError::Write { source, .. }
+        | CgroupError::Devices { source, .. }) = self
+        else {
             return false;
         };
         matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)

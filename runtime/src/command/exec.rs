@@ -28,6 +28,7 @@ use crate::state::{State, StateDirectory, Status};
 use crate::step::Step as _;
 use crate::sys;
 use crate::terminal;
+use crate::user_namespace;
 use crate::validate::validate_process;
 
 /// What `exec` needs of a container's spec. The rest, most of which is the seccomp profile, is passed over.
@@ -157,7 +158,7 @@ fn start(
     }
     let cgroup = open_cgroup(state, options.cgroup.as_deref())?;
     let limits = plan.scheduling.outer.clone();
-    let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && !rustix::process::geteuid().is_root();
+    let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && user_namespace::groups_are_denied();
     let process = ExecPlan {
         procfs: if plan.has_labels() { HostProc::open()? } else { HostProc::closed() },
         process: plan,

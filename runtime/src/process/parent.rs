@@ -277,7 +277,7 @@ impl Creation<'_> {
             has_cgroup_namespace: steps.has_cgroup_namespace,
             wait_first,
             is_mapped,
-            groups_denied: is_mapped && !rustix::process::geteuid().is_root(),
+            groups_denied: is_mapped && user_namespace::groups_are_denied(),
             keyring: request.new_keyring.then(|| std::ffi::CString::new(keyring).unwrap_or_default()),
             console: request.console,
             is_relayed: request.is_relayed,
@@ -389,7 +389,12 @@ impl Creation<'_> {
         let Some((pid, _)) = &self.child else { return Ok(()) };
         let default = LinuxResources::default();
         if let Some(cgroup) = &self.cgroup {
-            cgroup.apply_devices(self.resources().unwrap_or(&default))?;
+            match cgroup.apply_devices(self.resources().unwrap_or(&default)) {
+                // As with runc: the kernel takes such rules from nobody but the host's root, and whoever else asks for a
+                // container can open the devices of its own user alone.
+                Err(error) if error.is_permission() && user_namespace::is_unprivileged() => {}
+                result => result?,
+            }
         }
         match &self.resource_class {
             Some(class) => Ok(class.apply(pid.as_raw_nonzero().get())?),
