@@ -7,7 +7,7 @@ use crate::cgroup::Driver;
 use crate::cli::Global;
 use crate::log::Log;
 use crate::process::protect::PrivateMount;
-use crate::sys::StringList;
+use crate::sys::{self, StringList};
 
 /// The default place of state, for root.
 const DEFAULT_ROOT: &str = "/run/inspect-runtime";
@@ -59,7 +59,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: &Global, call: &Call) -> Self {
-        let uid = rustix::process::geteuid().as_raw();
+        let uid = sys::effective_user();
         let is_rootless = global.rootless.unwrap_or(uid != 0);
         let runtime_directory = call.variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| is_rootless);
         let root = global.root.clone().unwrap_or_else(|| match &runtime_directory {

@@ -87,6 +87,11 @@ impl HookPlan {
     pub(crate) fn runs_before_pivot(&self) -> bool {
         !self.create_runtime.is_empty() || !self.create_container.is_empty()
     }
+
+    /// Whether a hook runs in the namespaces that the runtime was called in.
+    pub(crate) fn runs_outside(&self) -> bool {
+        self.runs_before_pivot() || !self.poststart.is_empty() || !self.poststop.is_empty()
+    }
 }
 
 fn plan_hooks(point: &'static str, hooks: Option<&[Hook]>) -> Result<Vec<HookCommand>, InvalidSpec> {

@@ -102,6 +102,12 @@ pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceStep
     Ok(steps)
 }
 
+/// Brings up the loopback device of a new network namespace, as runc and crun do: nobody else would for one that no network
+/// plugin is told of.
+pub(crate) fn bring_up_loopback() -> Result<(), StepError> {
+    sys::bring_up_loopback().step("bring up", "the loopback device")
+}
+
 /// Opens the network namespace of a child that was just cloned.
 pub(crate) fn open_network_of(process: rustix::process::Pid) -> Result<OwnedFd, StepError> {
     let path = format!("/proc/{}/ns/net", process.as_raw_nonzero());

@@ -20,6 +20,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use self::targets::Targets;
 use crate::namespaces::Joined;
 use crate::plan::{IdmapPlan, MountKind, READ_ONLY, RootfsPlan};
+use crate::process::init::LateNetwork;
 use crate::resolve::HostProc;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned, MountAttributes};
@@ -215,26 +216,29 @@ pub(crate) fn attach(plan: &RootfsPlan, sources: &Sources, at_own_place: bool) -
         .step("attach the root file system to", place.to_string_lossy())
 }
 
-/// In the init process: mounts what the spec says, and makes the devices. `has_hooks`: programs of others will run before the
-/// container's.
-pub(crate) fn populate(
-    plan: &RootfsPlan,
-    sources: &Sources,
-    procfs: &HostProc,
-    map_ids: MapIds<'_>,
-    has_cgroup_namespace: bool,
-    has_hooks: bool,
-) -> Result<(), StepError> {
+/// What matters of the process that mounts.
+pub(crate) struct Place<'a> {
+    /// The host's procfs.
+    pub(crate) procfs: &'a HostProc,
+    pub(crate) map_ids: MapIds<'a>,
+    pub(crate) has_cgroup_namespace: bool,
+    /// Programs of others will run before the container's.
+    pub(crate) has_hooks: bool,
+    pub(crate) network: &'a LateNetwork<'a>,
+}
+
+/// In the init process: mounts what the spec says, and makes the devices. At the end it is in its network namespace.
+pub(crate) fn populate(plan: &RootfsPlan, sources: &Sources, place: &Place<'_>) -> Result<(), StepError> {
     let root = sources.root.as_fd();
     let mut targets = Targets::below(root);
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let place = mounts::Place { targets: &mut targets, procfs, map_ids, has_cgroup_namespace };
         let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd);
-        mounts::apply(mount, place, sources.trees[index].as_ref(), idmap)?;
+        mounts::apply(mount, place, &mut targets, sources.trees[index].as_ref(), idmap)?;
     }
     targets.finish();
+    place.network.join()?;
     match &plan.devices {
-        Some(devices) => devices::make(root, devices, &sources.devices, has_hooks),
+        Some(devices) => devices::make(root, devices, &sources.devices, place.has_hooks),
         None => Ok(()),
     }
 }

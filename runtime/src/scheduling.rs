@@ -142,14 +142,25 @@ impl SchedulingPlan {
 impl OuterLimits {
     /// Sets the limits of `process`.
     pub(crate) fn apply(&self, process: Pid) -> Result<(), StepError> {
-        self.affinity.apply(process).step("set the CPU affinity of", process.as_raw_nonzero())?;
+        self.apply_rlimits(Some(process))?;
+        self.apply_others(process)
+    }
+
+    /// Sets the rlimits of a process, of the calling one with `None`.
+    pub(crate) fn apply_rlimits(&self, process: Option<Pid>) -> Result<(), StepError> {
         for (resource, soft, hard) in &self.rlimits {
             // All ones is how getrlimit(2) writes "unlimited", and rustix as `None`.
             let value = |limit: u64| (limit != u64::MAX).then_some(limit);
             let limit = Rlimit { current: value(*soft), maximum: value(*hard) };
-            rustix::process::prlimit(Some(process), *resource, limit)
+            rustix::process::prlimit(process, *resource, limit)
                 .step("set", format_args!("{resource:?} to {soft}/{hard}"))?;
         }
+        Ok(())
+    }
+
+    /// Sets what limits nobody who is setting up a container.
+    pub(crate) fn apply_others(&self, process: Pid) -> Result<(), StepError> {
+        self.affinity.apply(process).step("set the CPU affinity of", process.as_raw_nonzero())?;
         let Some(value) = self.oom_score_adj else { return Ok(()) };
         let path = format!("/proc/{}/oom_score_adj", process.as_raw_nonzero());
         std::fs::write(&path, value.to_string()).step("write", path)

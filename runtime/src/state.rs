@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -243,6 +244,7 @@ impl StateDirectory {
     pub fn load(&self) -> Result<State, StateError> {
         let path = self.path.join(STATE);
         let text = match file::read(&path) {
+            Ok(text) if text.is_empty() => return Err(self.explain_absence()),
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.explain_absence()),
             Err(source) => return Err(file_error("read", &path, source)),
@@ -281,15 +283,28 @@ impl StateDirectory {
         self.replace_with_new()
     }
 
+    /// Writes the first state of a container whose directory was just made. Whoever reads the file before there is anything
+    /// in it takes it as absent.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_first(&self, state: &State) -> Result<(), StateError> {
+        self.write_to(STATE, state)
+    }
+
     /// The first half of [`Self::save`]: nobody sees the state yet.
     ///
     /// # Errors
     /// What the file system says.
     pub fn write_new(&self, state: &State) -> Result<(), StateError> {
-        let new = self.path.join(NEW_STATE);
+        self.write_to(NEW_STATE, state)
+    }
+
+    fn write_to(&self, name: &str, state: &State) -> Result<(), StateError> {
+        let path = self.path.join(name);
         let text =
-            serde_json::to_vec(state).map_err(|source| StateError::Parse { path: new.clone(), source })?;
-        file::write_private(&new, &text).map_err(|source| file_error("write", &new, source))
+            serde_json::to_vec(state).map_err(|source| StateError::Parse { path: path.clone(), source })?;
+        file::write_private(&path, &text).map_err(|source| file_error("write", &path, source))
     }
 
     /// The second half: now everybody does.
@@ -462,11 +477,23 @@ fn is_alive(pid: i32, start: u64) -> bool {
 
 /// The start time of a process that is there and no zombie: fields 3 and 22 of `/proc/PID/stat`.
 pub(crate) fn process_start(pid: i32) -> Option<u64> {
+    read_start(&open_stat(pid)?)
+}
+
+/// As [`process_start`], and leaves it to the end of the process to close the file: for what is asked once.
+pub(crate) fn process_start_once(pid: i32) -> Option<u64> {
+    read_start(&std::mem::ManuallyDrop::new(open_stat(pid)?))
+}
+
+fn open_stat(pid: i32) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
+    rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()
+}
+
+fn read_start(file: &OwnedFd) -> Option<u64> {
     // One line of at most 52 numbers and a name of 16 bytes, given whole.
     let mut text = [0_u8; 2048];
-    let length = rustix::io::read(&file, &mut text).ok()?;
+    let length = rustix::io::read(file, &mut text).ok()?;
     // The command's name may hold anything, parentheses too: the fields start after the last one.
     let end = text[..length].windows(2).rposition(|pair| pair == b") ")?;
     let fields = std::str::from_utf8(&text[end + 2..length]).ok()?;

@@ -249,6 +249,13 @@ pub fn execute_file(file: BorrowedFd<'_>, arguments: &StringList, environment: &
     io::Error::last_os_error()
 }
 
+/// The effective user that the process was started with, which the kernel leaves in its memory: getauxval(3).
+#[must_use]
+pub fn effective_user() -> u32 {
+    // SAFETY: getauxval has no obligations; the kernel always passes this value.
+    u32::try_from(unsafe { libc::getauxval(libc::AT_EUID) }).unwrap_or(u32::MAX)
+}
+
 /// Ends the process at once, running nothing of what a normal exit runs: for a child after a clone.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit has no obligations.
@@ -428,6 +435,34 @@ pub fn set_mount_attributes(
             size_of::<MountAttributes>(),
         )
     })
+}
+
+// ---- network interfaces ---------------------------------------------------------------------------------------------
+
+/// Brings up the loopback device of the calling process's network namespace: `SIOCSIFFLAGS` of netdevice(7), on a socket of a
+/// family that every kernel has.
+///
+/// # Errors
+/// The kernel's errno.
+pub fn bring_up_loopback() -> io::Result<()> {
+    // SAFETY: the arguments are integers.
+    let socket = owned(libc::c_long::from(unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
+    }))?;
+    // SAFETY: all bytes of the structure may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *place = byte.cast_signed();
+    }
+    // The other flags that a device has are not the caller's to change.
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the structure is the one that the request takes, and its name ends in a null byte.
+    succeed(unsafe {
+        libc::c_long::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request))
+    })?;
+    // The process ends or becomes another program soon, and closes it.
+    std::mem::forget(socket);
+    Ok(())
 }
 
 // ---- the process's own attributes -------------------------------------------------------------------------------------

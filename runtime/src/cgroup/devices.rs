@@ -144,45 +144,107 @@ impl Rules {
         });
     }
 
-    /// The program: the first exception that is about the device and the access decides.
-    fn program(&self) -> Vec<BpfInstruction> {
-        let mut program = Vec::with_capacity(8 + 10 * self.exceptions.len());
+    /// The program: an exception that is about the device and the access decides.
+    ///
+    /// The kernel's verifier follows each conditional jump both ways with what it knows after it, and what is known of a number
+    /// that was equal makes it go through all that follows once more: with a jump a number it took 0.37 ms for the default
+    /// rules. So equality leads out at once, and goes on with nothing known.
+    fn program(&self) -> Result<Vec<BpfInstruction>, CgroupError> {
+        let mut program = Vec::with_capacity(16 + 6 * self.exceptions.len());
         program.extend([
-            load_word(R2, 0),
-            operate(MOV_REGISTER, R3, R2, 0),
-            operate(SHIFT_RIGHT, R3, 0, 16),
-            operate(AND, R2, 0, 0xffff),
-            load_word(R4, 4),
-            load_word(R5, 8),
+            load_word(TYPE, 0),
+            operate(MOV_REGISTER, ACCESS, TYPE, 0),
+            operate(SHIFT_RIGHT, ACCESS, 0, 16),
+            operate(AND, TYPE, 0, 0xffff),
+            load_word(MAJOR, 4),
+            load_word(MINOR, 8),
+            operate(MOV_REGISTER, NUMBER, MAJOR, 0),
+            operate(SHIFT_LEFT, NUMBER, 0, MINOR_BITS.cast_signed()),
+            operate(OR_REGISTER, NUMBER, MINOR, 0),
         ]);
-        for (device, access) in &self.exceptions {
-            self.append(&mut program, *device, *access);
-        }
-        program.extend(verdict(self.allows_by_default));
-        program
+        let blocks = program.len();
+        program.push(jump(JUMP_IF_EQUAL, TYPE, Kind::Block as i32));
+        self.append_kind(&mut program, Kind::Character)?;
+        program[blocks].offset = distance(blocks, program.len())?;
+        self.append_kind(&mut program, Kind::Block)?;
+        Ok(program)
     }
 
-    fn append(&self, program: &mut Vec<BpfInstruction>, device: Device, access: u8) {
-        let mut block = vec![jump_unless_equal(R2, device.kind as i32)];
-        if access != ALL {
-            // An access to be allowed must be covered whole; one to be denied need only be touched.
-            let mask = if self.allows_by_default { i32::from(access) } else { !i32::from(access) };
-            let skip = if self.allows_by_default { JUMP_IF_EQUAL } else { JUMP_UNLESS_EQUAL };
-            block.push(operate(MOV_REGISTER, R0, R3, 0));
-            block.push(operate(AND, R0, 0, mask));
-            block.push(operate(skip, R0, 0, 0));
+    /// The exceptions of a kind, and both verdicts.
+    fn append_kind(&self, program: &mut Vec<BpfInstruction>, kind: Kind) -> Result<(), CgroupError> {
+        let start = program.len();
+        for (device, access) in self.exceptions.iter().filter(|(device, _)| device.kind == kind) {
+            self.append(program, *device, *access);
         }
-        for (register, number) in [(R4, device.major), (R5, device.minor)] {
-            block.extend(number.map(|number| jump_unless_equal(register, number.cast_signed())));
-        }
-        block.extend(verdict(!self.allows_by_default));
-        let length = block.len();
-        for (place, instruction) in block.iter_mut().enumerate() {
-            if matches!(instruction.code, JUMP_UNLESS_EQUAL | JUMP_IF_EQUAL) {
-                instruction.offset = i16::try_from(length - place - 1).unwrap_or(0);
+        program.extend(verdict(self.allows_by_default));
+        let exception = program.len();
+        let mut is_reached = false;
+        for place in start..exception {
+            let instruction = &mut program[place];
+            if matches!(instruction.code, JUMP_IF_EQUAL | JUMP_UNLESS_EQUAL) && instruction.offset == 0 {
+                instruction.offset = distance(place, exception)?;
+                is_reached = true;
             }
         }
-        program.extend(block);
+        // The kernel refuses a program with instructions that nothing leads to.
+        if is_reached {
+            program.extend(verdict(!self.allows_by_default));
+        }
+        Ok(())
+    }
+
+    /// Compares with one exception. Jumps without a distance lead to its verdict.
+    fn append(&self, program: &mut Vec<BpfInstruction>, device: Device, access: u8) {
+        // An access to be allowed must be covered whole; one to be denied need only be touched.
+        let (covers, mask) = (!self.allows_by_default, i32::from(access));
+        match (device.compared(), access) {
+            (Compared::Never, _) => {}
+            (Compared::With(register, value), ALL) => program.push(jump(JUMP_IF_EQUAL, register, value)),
+            (Compared::With(register, value), _) if covers => program.extend([
+                operate(MOV_REGISTER, R1, register, 0),
+                operate(XOR, R1, 0, value),
+                operate(MOV_REGISTER, R0, ACCESS, 0),
+                operate(AND, R0, 0, !mask),
+                operate(OR_REGISTER, R0, R1, 0),
+                jump(JUMP_IF_EQUAL, R0, 0),
+            ]),
+            (Compared::With(register, value), _) => program.extend([
+                operate(MOV_REGISTER, R1, register, 0),
+                operate(XOR, R1, 0, value),
+                BpfInstruction { offset: 3, ..jump(JUMP_UNLESS_EQUAL, R1, 0) },
+                operate(MOV_REGISTER, R0, ACCESS, 0),
+                operate(AND, R0, 0, mask),
+                jump(JUMP_UNLESS_EQUAL, R0, 0),
+            ]),
+            (Compared::Always, _) => program.extend([
+                operate(MOV_REGISTER, R0, ACCESS, 0),
+                operate(AND, R0, 0, if covers { !mask } else { mask }),
+                jump(if covers { JUMP_IF_EQUAL } else { JUMP_UNLESS_EQUAL }, R0, 0),
+            ]),
+        }
+    }
+}
+
+/// What tells the devices of an exception from others of their kind.
+enum Compared {
+    /// A register has a value.
+    With(u8, i32),
+    Always,
+    Never,
+}
+
+impl Device {
+    fn compared(self) -> Compared {
+        match (self.major, self.minor) {
+            (Some(major), Some(minor)) if major >> MAJOR_BITS == 0 && minor >> MINOR_BITS == 0 => {
+                Compared::With(NUMBER, (major << MINOR_BITS | minor).cast_signed())
+            }
+            // No device of Linux has such a number.
+            (Some(_), Some(_)) => Compared::Never,
+            (Some(major), None) => Compared::With(MAJOR, major.cast_signed()),
+            (None, Some(minor)) => Compared::With(MINOR, minor.cast_signed()),
+            (None, None) => Compared::Always,
+        }
     }
 }
 
@@ -221,7 +283,7 @@ impl DeviceProgram {
     /// # Errors
     /// [`CgroupError::Resource`] for a rule that cannot be expressed.
     pub fn compile<'a>(rules: impl Iterator<Item = &'a LinuxDeviceCgroup>) -> Result<Self, CgroupError> {
-        Ok(DeviceProgram { program: Rules::from_spec(rules)?.program() })
+        Ok(DeviceProgram { program: Rules::from_spec(rules)?.program()? })
     }
 
     /// Loads the program and attaches it to a cgroup in the place of those attached there. Where one was, it is replaced in
@@ -276,15 +338,23 @@ fn attached(cgroup: &Cgroup) -> io::Result<Vec<OwnedFd>> {
 
 // Extended BPF (`linux/bpf.h`, `linux/bpf_common.h`).
 const R0: u8 = 0;
+/// The context at first.
 const R1: u8 = 1;
-const R2: u8 = 2;
-const R3: u8 = 3;
-const R4: u8 = 4;
-const R5: u8 = 5;
+const TYPE: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+/// Both in one, as the kernel has them (`linux/kdev_t.h`).
+const NUMBER: u8 = 6;
+const MAJOR_BITS: u32 = 12;
+const MINOR_BITS: u32 = 20;
 const LOAD_WORD: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
 const MOV: u8 = 0xb4; // BPF_ALU | BPF_MOV | BPF_K, 32 bits
 const MOV_REGISTER: u8 = 0xbc; // BPF_ALU | BPF_MOV | BPF_X, 32 bits
 const AND: u8 = 0x54; // BPF_ALU | BPF_AND | BPF_K, 32 bits
+const OR_REGISTER: u8 = 0x4c; // BPF_ALU | BPF_OR | BPF_X, 32 bits
+const XOR: u8 = 0xa4; // BPF_ALU | BPF_XOR | BPF_K, 32 bits
+const SHIFT_LEFT: u8 = 0x64; // BPF_ALU | BPF_LSH | BPF_K, 32 bits
 const SHIFT_RIGHT: u8 = 0x74; // BPF_ALU | BPF_RSH | BPF_K, 32 bits
 const JUMP_IF_EQUAL: u8 = 0x16; // BPF_JMP32 | BPF_JEQ | BPF_K
 const JUMP_UNLESS_EQUAL: u8 = 0x56; // BPF_JMP32 | BPF_JNE | BPF_K
@@ -299,9 +369,14 @@ fn operate(code: u8, destination: u8, source: u8, constant: i32) -> BpfInstructi
     BpfInstruction { code, registers: destination | (source << 4), offset: 0, constant }
 }
 
-/// Leaves the block of a rule; the offset is filled in when the block is complete.
-fn jump_unless_equal(register: u8, constant: i32) -> BpfInstruction {
-    operate(JUMP_UNLESS_EQUAL, register, 0, constant)
+/// A jump whose distance is filled in when the target has its place.
+fn jump(code: u8, register: u8, constant: i32) -> BpfInstruction {
+    operate(code, register, 0, constant)
+}
+
+fn distance(from: usize, to: usize) -> Result<i16, CgroupError> {
+    i16::try_from(to - from - 1)
+        .map_err(|_| refuse("devices", "there are more rules than a program has room for"))
 }
 
 fn verdict(allow: bool) -> [BpfInstruction; 2] {
@@ -315,7 +390,7 @@ mod tests {
     /// Runs a device program on (kind, major, minor, access); 1 allows.
     fn interpret(program: &[BpfInstruction], kind: Kind, device: (u32, u32), access: u8) -> bool {
         let context = [kind as u32 | u32::from(access) << 16, device.0, device.1];
-        let mut registers = [0_u32; 6];
+        let mut registers = [0_u32; 7];
         let mut place = 0_usize;
         loop {
             let BpfInstruction { code, registers: pair, offset, constant } = program[place];
@@ -328,6 +403,9 @@ mod tests {
                 MOV => registers[to] = value,
                 MOV_REGISTER => registers[to] = registers[from],
                 AND => registers[to] &= value,
+                XOR => registers[to] ^= value,
+                OR_REGISTER => registers[to] |= registers[from],
+                SHIFT_LEFT => registers[to] <<= value,
                 SHIFT_RIGHT => registers[to] >>= value,
                 JUMP_IF_EQUAL if registers[to] == value => place += skip,
                 JUMP_UNLESS_EQUAL if registers[to] != value => place += skip,
@@ -403,6 +481,77 @@ mod tests {
         assert!(compile(r#"[{"allow": true, "type": "c"}]"#).is_err());
         assert!(compile(r#"[{"allow": true, "type": "c", "major": -2, "access": "r"}]"#).is_err());
         assert!(compile(r#"[{"allow": true, "type": "c", "major": 4294967296, "access": "r"}]"#).is_err());
+    }
+
+    /// Whether an exception is about the device and the access, as the rules say it.
+    fn is_exception(rules: &Rules, kind: Kind, (major, minor): (u32, u32), asked: u8) -> bool {
+        rules.exceptions.iter().any(|(device, access)| {
+            let is_about = device.contains(Device { kind, major: Some(major), minor: Some(minor) });
+            is_about && if rules.allows_by_default { asked & access != 0 } else { asked & !access == 0 }
+        })
+    }
+
+    #[test]
+    fn a_program_says_what_its_rules_say_and_has_nothing_unreachable() {
+        let numbers = [None, Some(0), Some(8), Some(4095), Some(4096), Some(0xf_ffff), Some(0x10_0000)];
+        let mut exceptions = BTreeMap::new();
+        let mut checked = 0;
+        for (round, access) in (1..=ALL).cycle().take(300).enumerate() {
+            let (first, second) = (numbers[round % 7], numbers[round / 7 % 7]);
+            let kind = if round % 3 == 0 { Kind::Block } else { Kind::Character };
+            if round % 5 == 0 {
+                exceptions.clear();
+            } else {
+                exceptions.insert(Device { kind, major: first, minor: second }, access);
+            }
+            for allows_by_default in [false, true] {
+                let rules = Rules { allows_by_default, exceptions: exceptions.clone() };
+                let program = rules.program().unwrap();
+                expect_reachable(&program);
+                let numbers = [(0, 0), (8, 0), (0, 8), (8, 8), (4095, 0xf_ffff), (1, 3), (8, 0xf_ffff)];
+                let kinds = [Kind::Block, Kind::Character];
+                let accesses = kinds.into_iter().flat_map(|kind| (1..=ALL).map(move |asked| (kind, asked)));
+                for ((kind, asked), device) in accesses.flat_map(|one| numbers.map(|device| (one, device))) {
+                    let exception = is_exception(&rules, kind, device, asked);
+                    let allowed = interpret(&program, kind, device, asked);
+                    assert_eq!(
+                        allowed,
+                        exception != allows_by_default,
+                        "{rules:?} {kind:?} {device:?} {asked}"
+                    );
+                    checked += usize::from(exception);
+                }
+            }
+        }
+        assert!(checked > 1000, "{checked}");
+    }
+
+    fn expect_reachable(program: &[BpfInstruction]) {
+        let (mut reached, mut open) = (vec![false; program.len()], vec![0]);
+        while let Some(place) = open.pop() {
+            if std::mem::replace(&mut reached[place], true) {
+                continue;
+            }
+            let BpfInstruction { code, offset, .. } = program[place];
+            if matches!(code, JUMP_IF_EQUAL | JUMP_UNLESS_EQUAL) {
+                open.push(place + 1 + usize::try_from(offset).unwrap());
+            }
+            if code != EXIT {
+                open.push(place + 1);
+            }
+        }
+        assert!(reached.iter().all(|one| *one), "{program:?}");
+    }
+
+    #[test]
+    fn more_rules_than_there_is_room_for_are_refused() {
+        let device = |minor| Device { kind: Kind::Block, major: Some(8), minor: Some(minor) };
+        let rules = |count| Rules {
+            exceptions: (0..count).map(|minor| (device(minor), READ)).collect(),
+            ..Rules::default()
+        };
+        assert!(rules(5000).program().is_ok());
+        assert!(rules(6000).program().is_err());
     }
 
     #[test]

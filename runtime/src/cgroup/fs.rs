@@ -1,6 +1,7 @@
 //! The cgroup file system: making, filling, emptying and removing cgroups. Everything goes through descriptors.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,7 +75,11 @@ impl Directory {
 
     fn open_with_controllers(&self, name: &Path, wanted: &str) -> Result<Self, CgroupError> {
         let cgroup = self.open_below(name)?;
-        if !wanted.trim().is_empty() && cgroup.read("cgroup.controllers")? != wanted {
+        let has = || {
+            let file = "cgroup.controllers";
+            cgroup.read_once(file).map_err(|source| cgroup.error_at("read", Path::new(file), source))
+        };
+        if !wanted.trim().is_empty() && has()? != wanted {
             self.enable_controllers(name, wanted);
         }
         Ok(cgroup)
@@ -82,7 +87,7 @@ impl Directory {
 
     /// What only cgroup v2 has in its root, and so tells it from the directory that hierarchies of cgroup v1 are mounted in.
     pub(super) fn read_controllers(&self) -> Result<String, CgroupError> {
-        match self.read_raw("cgroup.controllers") {
+        match self.read_once("cgroup.controllers") {
             Err(source) if is_gone(&source) => Err(CgroupError::NotUnified { path: self.path.clone() }),
             Err(source) => Err(self.error_at("read", Path::new("cgroup.controllers"), source)),
             Ok(controllers) => Ok(controllers),
@@ -133,22 +138,17 @@ impl Directory {
     }
 
     fn read_raw(&self, file: &str) -> io::Result<String> {
-        let descriptor = fs::openat(&self.descriptor, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = Vec::new();
-        let mut chunk = [0; 1024];
-        loop {
-            match rustix::io::read(&descriptor, &mut chunk)? {
-                0 => break,
-                length => text.extend_from_slice(&chunk[..length]),
-            }
-            // The kernel gives what is one record whole; the lists of processes are many.
-            if text.len() % chunk.len() != 0 && !matches!(file, "cgroup.procs" | "cgroup.threads") {
-                break;
-            }
-        }
-        String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
+        self.open_file(file).and_then(|descriptor| read_file(&descriptor, file))
     }
 
+    /// As [`Self::read_raw`], and leaves it to the end of the process to close the file: for what is read once.
+    fn read_once(&self, file: &str) -> io::Result<String> {
+        self.open_file(file).and_then(|descriptor| read_file(&ManuallyDrop::new(descriptor), file))
+    }
+
+    fn open_file(&self, file: &str) -> io::Result<OwnedFd> {
+        Ok(fs::openat(&self.descriptor, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
     /// Writes an interface file. The kernel takes a value in one write or not at all.
     pub(super) fn write(&self, file: &str, value: &str) -> Result<(), CgroupError> {
         self.write_raw(Path::new(file), value).map_err(|source| self.write_error(file, value, source))
@@ -338,6 +338,23 @@ fn levels(path: &Path) -> impl Iterator<Item = PathBuf> {
 
 fn parse_pids(text: &str) -> Vec<Pid> {
     text.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw).collect()
+}
+
+/// The whole of a file of a cgroup, named `file`.
+fn read_file(descriptor: &OwnedFd, file: &str) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        match rustix::io::read(descriptor, &mut chunk)? {
+            0 => break,
+            length => text.extend_from_slice(&chunk[..length]),
+        }
+        // The kernel gives what is one record whole; the lists of processes are many.
+        if text.len() % chunk.len() != 0 && !matches!(file, "cgroup.procs" | "cgroup.threads") {
+            break;
+        }
+    }
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 fn read_event(events: &OwnedFd, key: &str) -> Option<u64> {

@@ -147,6 +147,14 @@ impl Channel {
         }
     }
 
+    /// Lets the other side go on. If it has ended, why is still to be heard.
+    pub(crate) fn send_go(&self) -> Result<(), Errno> {
+        match self.send(&Message::Go) {
+            Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            sent => sent,
+        }
+    }
+
     /// Waits until the other side lets this one go on; anything else is the end of it.
     pub(crate) fn wait_for_go(&self) -> Result<(), Errno> {
         match self.receive()? {
@@ -177,11 +185,11 @@ pub(crate) fn receive_with_descriptors(
 ) -> Result<(usize, [Option<OwnedFd>; 2]), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        retry(|| recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC));
-    let received = match received {
-        // The other side ended while a message of ours was unread.
-        Err(Errno::CONNRESET) => return Ok((0, [None, None])),
+    let mut receive =
+        || retry(|| recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC));
+    let received = match receive() {
+        // The other side ended while a message of ours was unread: the kernel says so once, then gives what it had said.
+        Err(Errno::CONNRESET) => receive()?,
         received => received?,
     };
     if received.flags.contains(ReturnFlags::CTRUNC) {
@@ -239,7 +247,12 @@ mod tests {
         }
         other.send(&Message::Go).unwrap();
         one.wait_for_go().unwrap();
+        // What was not read costs nothing of what was said before the end.
+        other.send_go().unwrap();
+        one.send(&Message::Failed("why".to_owned())).unwrap();
         drop(one);
+        other.send_go().unwrap();
+        assert!(matches!(other.receive().unwrap(), Message::Failed(why) if why == "why"));
         assert!(matches!(other.receive().unwrap(), Message::End));
     }
 }

@@ -1,5 +1,6 @@
 //! The init process, from the clone to the payload. `docs/runtime.md` says why in this order.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::io::Write as _;
 use std::mem::ManuallyDrop;
@@ -13,13 +14,14 @@ use super::channel::{Channel, Message};
 use super::{finish, handover, program};
 use crate::credentials;
 use crate::hooks::{self, HookPlace};
-use crate::namespaces::Joined;
+use crate::namespaces::{self, Joined};
 use crate::plan::Plan;
 use crate::resolve::{self, HostProc};
-use crate::rootfs::{self, Sources};
+use crate::rootfs::{self, Place, Sources};
+use crate::scheduling::OuterLimits;
 use crate::state::State;
 use crate::step::{Step, StepError, chain};
-use crate::sys;
+use crate::sys::{self, ProgramCopy};
 use crate::terminal::{self, TerminalPlan};
 
 /// Who opens what mounts are made from.
@@ -46,6 +48,7 @@ pub(crate) struct InitPlan {
     pub(crate) unshare_cgroup: bool,
     /// Its cgroup namespace, new or joined, is another than the runtime's.
     pub(crate) has_cgroup_namespace: bool,
+    pub(crate) network: Network,
     /// The parent has something to do before anything else: id maps, the systemd scope.
     pub(crate) wait_first: bool,
     /// In a user namespace, new or joined.
@@ -61,6 +64,43 @@ pub(crate) struct InitPlan {
     pub(crate) start: Option<OwnedFd>,
     /// For hooks that run in init.
     pub(crate) state: State,
+    /// The rlimits that init sets for itself; the runtime sets those of a process with fewer rights than its own.
+    pub(crate) own_limits: OuterLimits,
+}
+
+/// Where init's network namespace comes from.
+#[derive(Debug)]
+pub(crate) enum Network {
+    /// It is the runtime's, or one that is joined.
+    Given,
+    /// The clone made it.
+    New,
+    /// The runtime makes it while init mounts, for itself.
+    Coming {
+        /// The runtime's pidfd: init joins its namespace by it, once the runtime says so.
+        runtime: OwnedFd,
+        /// Init has time to let go of it before that.
+        private_mount: Option<ProgramCopy>,
+    },
+}
+
+/// A network namespace that is joined when it is needed.
+pub(crate) struct LateNetwork<'a> {
+    coming: Cell<Option<(OwnedFd, Option<ProgramCopy>)>>,
+    channel: &'a Channel,
+}
+
+impl LateNetwork<'_> {
+    /// Waits for the namespace, and joins it, but for one that is there already.
+    pub(crate) fn join(&self) -> Result<(), StepError> {
+        let Some((runtime, private_mount)) = self.coming.take() else { return Ok(()) };
+        drop(private_mount);
+        self.channel.wait_for_go().step("hear from", "the runtime")?;
+        sys::set_namespaces(runtime.as_fd(), libc::CLONE_NEWNET).step("join", "the new network namespace")?;
+        // Execve closes it.
+        std::mem::forget(runtime);
+        Ok(())
+    }
 }
 
 impl InitPlan {
@@ -79,8 +119,10 @@ pub(crate) fn run(mut init: InitPlan, channel: Channel) -> ! {
     if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
         sys::exit_now(1);
     }
-    // Not before that: until then the runtime limits this process, which it may not do to everybody's.
-    if let Err(error) = finish::drop_privileges(&init.plan.process, init.groups_denied) {
+    // Not before that: until then the runtime limits this process, which it may not do to everybody's, or it does so itself.
+    let limited = init.own_limits.apply_rlimits(None);
+    if let Err(error) = limited.and_then(|()| finish::drop_privileges(&init.plan.process, init.groups_denied))
+    {
         finish::fail(&channel, &error);
     }
     let channel = match init.start.take() {
@@ -119,6 +161,15 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     // From here on nobody in the container may look into this process: it still has the host's files open.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("set", "PR_SET_DUMPABLE")?;
     rustix::process::setsid().step("start", "a session")?;
+    let network = match std::mem::replace(&mut init.network, Network::Given) {
+        Network::Given => None,
+        Network::New => {
+            namespaces::bring_up_loopback()?;
+            None
+        }
+        Network::Coming { runtime, private_mount } => Some((runtime, private_mount)),
+    };
+    let network = LateNetwork { coming: Cell::new(network), channel };
     if init.unshare_cgroup {
         sys::unshare(libc::CLONE_NEWCGROUP).step("make", "a cgroup namespace")?;
     }
@@ -137,7 +188,7 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     };
     // Closed all at once, when nothing can fail any more.
     let sources = ManuallyDrop::new(sources);
-    set_up_rootfs(init, &sources, channel)?;
+    set_up_rootfs(init, &sources, &network)?;
     set_names(&init.plan)?;
     write_sysctls(init)?;
     init.procfs.leave_behind();
@@ -155,16 +206,22 @@ fn join_keyring(name: &CString) -> Result<(), StepError> {
     }
 }
 
-fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Result<(), StepError> {
+fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) -> Result<(), StepError> {
     let plan = &init.plan;
     let has_hooks = plan.hooks.runs_before_pivot();
     rootfs::attach(&plan.rootfs, sources, has_hooks)?;
     let has_any_hooks = has_hooks || !plan.hooks.start_container.is_empty();
     let map_ids = |tree: &OwnedFd, recursive, namespace: BorrowedFd<'_>| {
-        handover::map_ids(tree, recursive, namespace, init.is_mapped.then_some(channel))
+        handover::map_ids(tree, recursive, namespace, init.is_mapped.then_some(network.channel))
     };
-    let has_cgroup_namespace = init.has_cgroup_namespace;
-    rootfs::populate(&plan.rootfs, sources, &init.procfs, &map_ids, has_cgroup_namespace, has_any_hooks)?;
+    let place = Place {
+        procfs: &init.procfs,
+        map_ids: &map_ids,
+        has_cgroup_namespace: init.has_cgroup_namespace,
+        has_hooks: has_any_hooks,
+        network,
+    };
+    rootfs::populate(&plan.rootfs, sources, &place)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
         let root = sources.root.as_fd();
         let owner = plan.process.credentials.uid;
@@ -176,8 +233,8 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, channel: &Channel) -> Resul
     if !has_hooks {
         return Ok(());
     }
-    channel.send(&Message::Hooks).step("report to", "the runtime")?;
-    channel.wait_for_go().step("hear from", "the runtime")?;
+    network.channel.send(&Message::Hooks).step("report to", "the runtime")?;
+    network.channel.wait_for_go().step("hear from", "the runtime")?;
     // As with runc they start in the container's root, where hooks look for its files by relative paths.
     rustix::process::fchdir(&sources.root).step("enter", "the root file system")?;
     let place = HookPlace { environment: None, directory: None };

@@ -8,7 +8,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::channel::{Channel, Message, send_with_descriptors};
 use super::handover;
-use super::init::{self, InitPlan, SourcePlan};
+use super::init::{self, InitPlan, Network, SourcePlan};
 use super::payload::SeccompListener;
 use crate::cgroup::{self, Cgroup, CgroupPlan};
 use crate::context::Context;
@@ -22,7 +22,7 @@ use crate::plan::{self, Plan, PlanOptions};
 use crate::resolve::HostProc;
 use crate::rootfs::{self, Sources};
 use crate::scheduling::OuterLimits;
-use crate::state::{State, StateDirectory, process_start};
+use crate::state::{State, StateDirectory, process_start_once};
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
 use crate::user_namespace::{self, IdMaps};
@@ -162,14 +162,14 @@ impl Creation<'_> {
             self.directory.save_filter(program)?;
             self.state.has_filter = true;
         }
-        self.directory.save(&self.state)?;
+        self.directory.save_first(&self.state)?;
         let waits_for_scope = self.cgroup_plan.scope().is_some();
         if !waits_for_scope {
             self.create_cgroup()?;
             self.apply_limits()?;
         }
         let maps = self.id_maps(&plan);
-        let hooks_pidfile = (request.pid_file, request.pidfd_socket);
+        let (pid_file, pidfd_socket) = (request.pid_file, request.pidfd_socket);
         let (is_foreground, waits_for_start) = (request.is_foreground, request.waits_for_start);
         let offsets = time_offsets(self.spec);
         let mut steps = namespaces::prepare(&plan, offsets)?;
@@ -177,11 +177,25 @@ impl Creation<'_> {
         let net_devices = std::mem::take(&mut plan.net_devices);
         let moves_devices = !net_devices.is_empty();
         let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some() || moves_devices;
-        let (init, hooks, early) = self.prepare_init(plan, request, &mut steps, wait_first)?;
+        let has_rights = !plan.has_namespace(libc::CLONE_NEWUSER);
+        let goes_ahead = has_rights && !plan.hooks.runs_before_pivot();
+        let (mut init, hooks, outer) = self.prepare_init(plan, request, &mut steps, wait_first)?;
+        if goes_ahead {
+            init.own_limits = outer.clone();
+        }
+        let makes_network =
+            goes_ahead && !wait_first && steps.clone_flags & libc::CLONE_NEWNET != 0 && !hooks.runs_outside();
+        if makes_network {
+            steps.clone_flags &= !libc::CLONE_NEWNET;
+            init.network = Network::Coming { runtime: self.open_own_process()?, private_mount: None };
+        }
         if is_foreground {
             sys::block_signals();
         }
         let channel = self.clone_init(init, &steps, maps.as_ref())?;
+        if makes_network {
+            self.make_network(&channel)?;
+        }
         if waits_for_scope {
             self.create_scope()?;
         }
@@ -190,23 +204,40 @@ impl Creation<'_> {
             self.move_devices(&net_devices, network)?;
         }
         if wait_first {
-            channel.send(&Message::Go).step("speak to", "the init process")?;
+            channel.send_go().step("speak to", "the init process")?;
         }
         self.apply_to_child()?;
         self.describe(&hooks)?;
-        // The kernel waits here while init mounts: it is the last to have it.
+        // The kernel waits here while init mounts: it is the last to have it, if init has not taken that over.
         self.context.private_mount.release();
-        self.await_ready(&channel, &hooks)?;
-        // Now, lest the setting up of the container is limited, too: in descriptors, in processes, in memory.
-        if let Some((pid, _)) = &self.child {
-            early.apply(*pid)?;
+        if goes_ahead {
+            self.let_go(&channel, |pid| outer.apply_others(pid))?;
+            self.await_ready(&channel, &hooks)?;
+        } else {
+            self.await_ready(&channel, &hooks)?;
+            // Now, lest the setting up of the container is limited, too: in descriptors, in processes, in memory.
+            self.let_go(&channel, |pid| outer.apply(pid))?;
         }
-        self.record(hooks_pidfile)?;
-        channel.send(&Message::Go).step("speak to", "the init process")?;
         if waits_for_start {
             self.await_drop(&channel)?;
         }
+        self.publish(pid_file, pidfd_socket)?;
         Ok((channel, hooks))
+    }
+
+    /// Makes the network namespace, which takes as long as most of what init has to mount meanwhile. The runtime stays in it:
+    /// whatever it does from now on needs none.
+    fn make_network(&self, channel: &Channel) -> Result<(), StepError> {
+        self.context.private_mount.release();
+        sys::unshare(libc::CLONE_NEWNET).step("make", "a network namespace")?;
+        channel.send_go().step("speak to", "the init process")?;
+        namespaces::bring_up_loopback()
+    }
+
+    fn open_own_process(&self) -> Result<OwnedFd, StepError> {
+        let own = Pid::from_raw(self.state.creator_pid).ok_or(rustix::io::Errno::SRCH);
+        own.and_then(|own| rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()))
+            .step("open", "the runtime's own process")
     }
 
     /// Makes the cgroup. Who is not root, may make none and asks for none goes on in the caller's, as with runc and crun.
@@ -260,7 +291,7 @@ impl Creation<'_> {
             self.directory.save(&self.state)?;
         }
         let keyring = format!("_inspect.{}", request.id);
-        let early = std::mem::take(&mut plan.process.scheduling.outer);
+        let outer = std::mem::take(&mut plan.process.scheduling.outer);
         // Hooks are not copied: the child has its own copy of all memory, this process keeps those it runs.
         let hooks = HookPlan::from_spec(self.spec.hooks().as_ref())?;
         let start = if request.waits_for_start {
@@ -283,9 +314,11 @@ impl Creation<'_> {
             is_relayed: request.is_relayed,
             start,
             state: self.state.clone(),
+            own_limits: OuterLimits::default(),
+            network: if steps.clone_flags & libc::CLONE_NEWNET != 0 { Network::New } else { Network::Given },
             plan,
         };
-        Ok((init, hooks, early))
+        Ok((init, hooks, outer))
     }
 
     /// What mounts are made from, unless that is opened later.
@@ -314,7 +347,7 @@ impl Creation<'_> {
     /// the same (`CLONE_PARENT`).
     fn clone_init(
         &mut self,
-        init: InitPlan,
+        mut init: InitPlan,
         steps: &NamespaceSteps,
         maps: Option<&IdMaps>,
     ) -> Result<Channel, RuntimeError> {
@@ -333,8 +366,13 @@ impl Creation<'_> {
         let cgroup = self.cgroup.as_ref().map(Cgroup::fd);
         match sys::clone_process(CloneRequest { flags, cgroup }).step("clone", "the init process")? {
             Cloned::Child => {
-                self.context.private_mount.release();
                 drop(channel);
+                let private_mount = self.context.private_mount.take();
+                if let Network::Coming { private_mount: place, .. } = &mut init.network {
+                    *place = private_mount;
+                } else {
+                    drop(private_mount);
+                }
                 if has_helper { help(init, other, steps) } else { init::run(init, other) }
             }
             Cloned::Parent(pid, pidfd) => self.child = Some((pid, pidfd)),
@@ -429,7 +467,7 @@ impl Creation<'_> {
                     let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
                     let place = HookPlace { environment: None, directory: Some(&self.state.bundle) };
                     hooks::run(&hooks.create_runtime, place, &self.state.to_spec_json(pid, "creating"))?;
-                    channel.send(&Message::Go).step("speak to", "the init process")?;
+                    channel.send_go().step("speak to", "the init process")?;
                 }
                 Message::Map(request) => {
                     rootfs::map_ids(&request.tree, request.recursive, request.namespace.as_fd())
@@ -476,7 +514,7 @@ impl Creation<'_> {
     fn describe(&mut self, hooks: &HookPlan) -> Result<(), RuntimeError> {
         let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
         self.state.init_process_pid = pid;
-        self.state.init_process_start = process_start(pid).unwrap_or(0);
+        self.state.init_process_start = process_start_once(pid).unwrap_or(0);
         self.state.creator_pid = 0;
         self.state.cgroup_path =
             self.cgroup.as_ref().map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default();
@@ -487,9 +525,21 @@ impl Creation<'_> {
     }
 
     /// The state with the pid is there before `Go`: from then on `delete` can find the process.
-    fn record(&self, (pid_file, pidfd_socket): (Option<&Path>, Option<&Path>)) -> Result<(), RuntimeError> {
-        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
+    fn let_go(
+        &self,
+        channel: &Channel,
+        limit: impl FnOnce(Pid) -> Result<(), StepError>,
+    ) -> Result<(), RuntimeError> {
+        if let Some((pid, _)) = &self.child {
+            limit(*pid)?;
+        }
         self.directory.replace_with_new()?;
+        Ok(channel.send_go().step("speak to", "the init process")?)
+    }
+
+    /// Tells the callers which process it is, now that there is a container.
+    fn publish(&self, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<(), RuntimeError> {
+        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
         if let Some(path) = pid_file {
             write_pid_file(path, pid.as_raw_nonzero().get())?;
         }

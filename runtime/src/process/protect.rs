@@ -31,7 +31,12 @@ pub(crate) struct PrivateMount(RefCell<Option<ProgramCopy>>);
 impl PrivateMount {
     /// Lets go of it. Every process that has a copy does so; whoever comes last waits for the kernel.
     pub(crate) fn release(&self) {
-        drop(self.0.take());
+        drop(self.take());
+    }
+
+    /// Gives it to whoever is to let go of it.
+    pub(crate) fn take(&self) -> Option<ProgramCopy> {
+        self.0.take()
     }
 }
 

@@ -13,9 +13,9 @@ use rustix::mount::{
 
 use super::options::BindAttributes;
 use super::targets::{Targets, check_not_in_procfs, display};
-use super::tmpcopyup;
+use super::{Place, tmpcopyup};
 use crate::plan::{IdmapPlan, MountKind, MountPlan};
-use crate::resolve::{self, HostProc};
+use crate::resolve;
 use crate::step::{Step, StepError};
 use crate::sys::{self, MountAttributes};
 
@@ -24,19 +24,11 @@ const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 /// Maps the ids of a detached mount, and of those below it, as a user namespace does.
 pub(crate) type MapIds<'a> = &'a dyn Fn(&OwnedFd, bool, BorrowedFd<'_>) -> std::io::Result<()>;
 
-/// Where mounts are made.
-pub(super) struct Place<'a, 'fd> {
-    pub(super) targets: &'a mut Targets<'fd>,
-    /// The host's procfs.
-    pub(super) procfs: &'a HostProc,
-    pub(super) map_ids: MapIds<'a>,
-    pub(super) has_cgroup_namespace: bool,
-}
-
 /// Makes a mount of the plan.
 pub(super) fn apply(
     plan: &MountPlan,
-    mut place: Place<'_, '_>,
+    place: &Place<'_>,
+    targets: &mut Targets<'_>,
     tree: Option<&OwnedFd>,
     idmap: Option<BorrowedFd<'_>>,
 ) -> Result<(), StepError> {
@@ -45,16 +37,19 @@ pub(super) fn apply(
         (MountKind::Filesystem { kind, source, flags, data, strict, copy_up }, _) => {
             // procfs and sysfs carry what is masked later: they go where the spec says, not where a symlink of the image
             // leads.
-            let root = place.targets.root();
+            let root = targets.root();
             let data = &inherit_mode(kind, data, root, target).step("examine", display(target))?;
-            let directory = place.targets.open_directory(target, *strict)?;
+            let directory = targets.open_directory(target, *strict)?;
+            if needs_network(kind) {
+                place.network.join()?;
+            }
             let covered = if *copy_up { Some(tmpcopyup::open(root, target)?) } else { None };
             mount_on(&directory, source, kind, *flags, data)
                 .step("mount", format_args!("{} on /{}", kind.to_string_lossy(), target.to_string_lossy()))?;
             if kind.as_c_str() == c"tmpfs" && covered.is_none() {
-                place.targets.mounted_empty(target, directory);
+                targets.mounted_empty(target, directory);
             } else {
-                place.targets.mounted(target, directory);
+                targets.mounted(target, directory);
             }
             if let Some(covered) = covered {
                 tmpcopyup::copy(&covered, root, target)?;
@@ -62,17 +57,25 @@ pub(super) fn apply(
             None
         }
         (MountKind::Bind { attributes, .. }, Some(tree)) => {
-            return bind(place.targets, target, tree, attributes, plan);
+            return bind(targets, target, tree, attributes, plan);
         }
-        (MountKind::Cgroup { flags, attributes }, _) => mount_cgroup(&mut place, target, *flags, attributes)?,
+        (MountKind::Cgroup { flags, attributes }, _) => {
+            mount_cgroup(place, targets, target, *flags, attributes)?
+        }
         (MountKind::Bind { inner, recursive, attributes, idmap: plan_idmap, .. }, None) => {
-            let tree = open_inner(place.targets.root(), inner.as_deref().unwrap_or(c""), *recursive)?;
+            let tree = open_inner(targets.root(), inner.as_deref().unwrap_or(c""), *recursive)?;
             set_idmap(&tree, plan_idmap.as_ref(), idmap, place.map_ids)
                 .step("map the ids of", display(target))?;
-            return bind(place.targets, target, &tree, attributes, plan);
+            return bind(targets, target, &tree, attributes, plan);
         }
     };
-    finish(plan, place.targets.root(), mounted)
+    finish(plan, targets.root(), mounted)
+}
+
+/// Whether a file system belongs to the network namespace of who mounts it: sysfs shows its devices, others talk over it. Those
+/// that containers usually have besides do not.
+fn needs_network(kind: &CStr) -> bool {
+    !matches!(kind.to_bytes(), b"proc" | b"tmpfs" | b"devpts" | b"mqueue" | b"cgroup" | b"cgroup2")
 }
 
 /// Copies a source that is in the container's own tree, where a mount that the spec lists before may have brought it.
@@ -228,18 +231,19 @@ pub(crate) fn map_ids(tree: &OwnedFd, recursive: bool, namespace: BorrowedFd<'_>
 /// The container's cgroup: a new cgroup2 instance is rooted in its cgroup namespace; without one the host's is bound, since a
 /// new one from the host's namespace would show, and change the options of, the whole hierarchy.
 fn mount_cgroup(
-    place: &mut Place<'_, '_>,
+    place: &Place<'_>,
+    targets: &mut Targets<'_>,
     target: &CStr,
     flags: u64,
     attributes: &MountAttributes,
 ) -> Result<Option<OwnedFd>, StepError> {
-    let directory = place.targets.open_directory(target, false)?;
+    let directory = targets.open_directory(target, false)?;
     if place.has_cgroup_namespace {
         match mount_on(&directory, c"cgroup", c"cgroup2", flags, c"") {
             // In a user namespace that does not own the cgroup namespace.
             Err(Errno::PERM | Errno::BUSY) => {}
             result => {
-                place.targets.mounted(target, directory);
+                targets.mounted(target, directory);
                 return result.step("mount cgroup2 on", display(target)).map(|()| None);
             }
         }
@@ -251,7 +255,7 @@ fn mount_cgroup(
     sys::set_mount_attributes(tree.as_fd(), c"", false, &cut)
         .step("set the attributes of", display(target))?;
     move_tree(tree.as_fd(), directory.as_fd(), c"").step("bind to", display(target))?;
-    place.targets.mounted(target, directory);
+    targets.mounted(target, directory);
     Ok(Some(tree))
 }
 

@@ -101,25 +101,21 @@ pub fn remap_program(copy: &ProgramCopy, arguments: &[OsString]) -> io::Result<(
 
 impl MemoryMap {
     /// What is known without asking: the kernel lays out the arguments, the environment and the program's name one after the
-    /// other, and the vector that it passes tells where the name is (`create_elf_tables` of `fs/binfmt_elf.c`). Nothing uses
-    /// the heap of brk(2) here.
+    /// other, and the vector that it passes tells where the name is (`create_elf_tables` of `fs/binfmt_elf.c`).
     fn here(arguments: &[OsString]) -> Self {
         unsafe extern "C" {
             static environ: *const *const libc::c_char;
         }
-        // SAFETY: nobody changes the environment; the C library ends it with a null pointer. Asking for the break moves nothing.
-        let (name, first, end_break) = unsafe {
+        // SAFETY: nobody changes the environment; the C library ends it with a null pointer.
+        let (name, first) = unsafe {
             let first = if environ.is_null() { std::ptr::null() } else { *environ };
-            (libc::getauxval(libc::AT_EXECFN), first, libc::syscall(libc::SYS_brk, 0))
+            (libc::getauxval(libc::AT_EXECFN), first)
         };
         let start_environment = if first.is_null() { name } else { first.addr() as u64 };
         let length: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
         // Were it otherwise, the kernel would refuse an address that is not the process's.
         let start_arguments = start_environment.saturating_sub(length as u64);
-        let end_break = end_break.cast_unsigned();
         MemoryMap {
-            start_break: end_break,
-            end_break,
             start_stack: start_arguments,
             start_arguments,
             end_arguments: start_environment,
@@ -137,6 +133,9 @@ impl MemoryMap {
         }
         if header.p_flags & libc::PF_W != 0 {
             (self.start_data, self.end_data) = (header.p_vaddr, end);
+            // The heap of brk(2), which nothing uses here, would begin behind the data.
+            let end = (header.p_vaddr + header.p_memsz).next_multiple_of(PAGE as u64);
+            (self.start_break, self.end_break) = (end, end);
         }
     }
 }
