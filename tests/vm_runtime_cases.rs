@@ -103,6 +103,60 @@ fn a_joined_cgroup_namespace_shows_its_cgroups() {
     assert!(text.lines().any(|line| line == "0::/../stress-cgroup-2"), "{text}");
 }
 
+/// `SIOCGIFFLAGS` by sysfs: 0x8 is a loopback device that is down, 0x9 one that is up (`linux/if.h`).
+const LOOPBACK_FLAGS: &str = "cat /sys/class/net/lo/flags";
+
+#[test]
+fn loopback_is_up_wherever_the_network_namespace_comes_from() {
+    let hook = r#"{poststop:[{path:"/bin/true"}]}"#;
+    let mapped = r#".linux.uidMappings=[{containerID:0,hostID:100000,size:1000}] |
+         .linux.gidMappings=.linux.uidMappings | .linux.namespaces += [{type:"user"}]"#;
+    let shapes = [
+        ("lo-plain", ".".to_owned()),
+        (
+            "lo-sysfs",
+            r#".mounts |= (map(select(.type != "sysfs")) + map(select(.type == "sysfs")))"#.to_owned(),
+        ),
+        ("lo-hook", format!(".hooks={hook}")),
+        ("lo-mapped", mapped.to_owned()),
+    ];
+    for (id, filter) in shapes {
+        let bundle = Bundle::make(id, &format!("{filter} | {}", shell(LOOPBACK_FLAGS)));
+        sh(&format!("chmod 755 {0} {0}/..; chown -R 100000:100000 {0}/rootfs", bundle.path.display()));
+        assert_eq!(output_of(&bundle).trim(), "0x9", "{id}");
+    }
+    // One that is joined is somebody else's.
+    sh("ip netns del vm-lo 2>/dev/null; ip netns add vm-lo");
+    let join = r#".linux.namespaces |= map(if .type=="network" then .path="/run/netns/vm-lo" else . end)"#;
+    let bundle = Bundle::make("lo-joined", &format!("{join} | {}", shell(LOOPBACK_FLAGS)));
+    assert_eq!(output_of(&bundle).trim(), "0x8");
+    sh("ip netns del vm-lo");
+}
+
+#[test]
+fn sysfs_and_the_program_are_in_one_network_namespace() {
+    // Made by another process while the first mounts were made: both must be in the new one, the runtime's caller must not.
+    let line = "ls /sys/class/net; readlink /proc/self/ns/net";
+    let bundle = Bundle::make("net-one", &shell(line));
+    sh(&format!(
+        "ln -s busybox {0}/rootfs/bin/ls; ln -s busybox {0}/rootfs/bin/readlink",
+        bundle.path.display()
+    ));
+    let own = sh("readlink /proc/self/ns/net");
+    let text = output_of(&bundle);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() >= 2 && lines[0] == "lo" && *lines[lines.len() - 1] != own, "{text} {own}");
+    assert!(!text.contains("eth") && !text.contains("ens"), "{text}");
+}
+
+#[test]
+fn a_limit_of_the_program_is_none_of_its_setting_up() {
+    let limits =
+        r#".process.rlimits=[{type:"RLIMIT_NOFILE",soft:4,hard:4},{type:"RLIMIT_FSIZE",soft:0,hard:0}]"#;
+    let bundle = Bundle::make("limits", &format!("{limits} | {}", shell("ulimit -n; ulimit -f")));
+    assert_eq!(output_of(&bundle).trim(), "4\n0");
+}
+
 #[test]
 fn a_device_moves_into_the_container() {
     // Where networkd runs it would give the device other addresses.

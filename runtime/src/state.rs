@@ -383,7 +383,7 @@ impl StateDirectory {
             }
         }
         let result = match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => self.remove_rest(),
             result => result,
         };
         match result {
@@ -391,6 +391,17 @@ impl StateDirectory {
                 Err(file_error("remove", &self.path, error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What a container has for a while only. By name, since a walk takes a descriptor, of which there may be none left.
+    fn remove_rest(&self) -> io::Result<()> {
+        for name in [START_SOCKET, NEW_STATE, NEW_SPEC, FILTER] {
+            fs::remove_file(self.path.join(name)).ok();
+        }
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            result => result,
         }
     }
 

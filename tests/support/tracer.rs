@@ -76,6 +76,9 @@ pub(crate) fn act_at(
     trace.traced
 }
 
+/// close(2) on x86_64.
+const CLOSE: u64 = 3;
+
 /// What cannot fail, or must not: rt_sigaction(2), rt_sigprocmask(2), rt_sigreturn(2), exit(2) and exit_group(2) on x86_64.
 const UNFAILING: [u64; 5] = [13, 14, 15, 60, 231];
 
@@ -186,8 +189,11 @@ impl Trace {
             Act::Kill => self.kill(),
             Act::Fail(_) if UNFAILING.contains(&registers.orig_rax) => {}
             Act::Fail(error) => {
-                registers.orig_rax = u64::MAX;
-                ptrace::setregs(pid, registers).expect("it stands");
+                // Linux takes a descriptor away also where close(2) gives an error.
+                if registers.orig_rax != CLOSE {
+                    registers.orig_rax = u64::MAX;
+                    ptrace::setregs(pid, registers).expect("it stands");
+                }
                 self.failing = Some((pid, error));
             }
         }
