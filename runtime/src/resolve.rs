@@ -161,15 +161,30 @@ pub(crate) fn open_or_make_file(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Res
     }
 }
 
+/// Opens the file at `unsafe_path` as a path, making an empty one if nothing is there. Its name may be no symlink: for a place
+/// that counts by its name alone.
+pub(crate) fn open_or_make_plain_file(
+    root: BorrowedFd<'_>,
+    unsafe_path: &CStr,
+) -> Result<OwnedFd, StepError> {
+    let (parent, name) = make_missing_file(root, unsafe_path)?;
+    open_plain(parent.as_fd(), &name, OFlags::PATH).step("open", unsafe_path.to_string_lossy())
+}
+
 fn make_file(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<Result<OwnedFd, Errno>, StepError> {
+    let (parent, name) = make_missing_file(root, unsafe_path)?;
+    // A symlink is an error here, also at the end.
+    Ok(open_strictly(parent.as_fd(), &name, OFlags::PATH))
+}
+
+/// Makes an empty file if nothing is at `unsafe_path`, also no symlink. Gives its directory and its name.
+fn make_missing_file(root: BorrowedFd<'_>, unsafe_path: &CStr) -> Result<(OwnedFd, CString), StepError> {
     let (parent, name) = open_parent(root, unsafe_path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
     match rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644)) {
-        Ok(_) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error).step("make the file", unsafe_path.to_string_lossy()),
+        Ok(_) | Err(Errno::EXIST) => Ok((parent, name)),
+        Err(error) => Err(error).step("make the file", unsafe_path.to_string_lossy()),
     }
-    // A symlink is an error here, also at the end.
-    Ok(open_strictly(parent.as_fd(), &name, OFlags::PATH))
 }
 
 /// The directory a path's last name is in, made if missing, and that name.

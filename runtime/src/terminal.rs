@@ -82,9 +82,10 @@ pub(crate) fn set_up(
     Ok(slave)
 }
 
-/// Binds the terminal to `/dev/console`, from its descriptor.
+/// Binds the terminal to `/dev/console`, from its descriptor. A symlink there could lead to whatever else is in the container,
+/// procfs too (CVE-2025-52565).
 pub(crate) fn bind_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> Result<(), StepError> {
-    let place = resolve::open_or_make_file(root, c"dev/console")?;
+    let place = resolve::open_or_make_plain_file(root, c"dev/console")?;
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(slave, c"", flags).step("copy the mount of", "the terminal")?;
