@@ -112,7 +112,10 @@ fn contain(rootfs: &CStr, filter: &[u8], gate: i32) -> ! {
         let files = [c"/etc/hostname", c"/etc/hosts", c"/etc/resolv.conf"].map(|path| {
             libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), 1 | libc::O_CLOEXEC)
         });
-        must(i64::from(inspect_runtime::sys::bring_up_loopback().is_ok()) - 1);
+        let socket = libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        must(socket.into());
+        let socket = std::os::fd::BorrowedFd::borrow_raw(socket);
+        must(i64::from(inspect_runtime::sys::bring_up_loopback(socket).is_ok()) - 1);
         libc::chdir(rootfs.as_ptr());
         must(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()));
         must(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into());

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::plan::{CLONE_NEWTIME, NamespacePlan, Plan};
 use crate::step::{Step, StepError};
@@ -105,7 +106,12 @@ pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceStep
 /// Brings up the loopback device of a new network namespace, as runc and crun do: nobody else would for one that no network
 /// plugin is told of.
 pub(crate) fn bring_up_loopback() -> Result<(), StepError> {
-    sys::bring_up_loopback().step("bring up", "the loopback device")
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.step("make", "a socket")?;
+    sys::bring_up_loopback(socket.as_fd()).step("bring up", "the loopback device")?;
+    // The process ends or becomes another program soon, and closes it.
+    std::mem::forget(socket);
+    Ok(())
 }
 
 /// Opens the network namespace of a child that was just cloned.

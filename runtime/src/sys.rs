@@ -439,16 +439,12 @@ pub fn set_mount_attributes(
 
 // ---- network interfaces ---------------------------------------------------------------------------------------------
 
-/// Brings up the loopback device of the calling process's network namespace: `SIOCSIFFLAGS` of netdevice(7), on a socket of a
-/// family that every kernel has.
+/// Brings up the loopback device of the network namespace that a socket of any family was made in: `SIOCSIFFLAGS` of
+/// netdevice(7).
 ///
 /// # Errors
 /// The kernel's errno.
-pub fn bring_up_loopback() -> io::Result<()> {
-    // SAFETY: the arguments are integers.
-    let socket = owned(libc::c_long::from(unsafe {
-        libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
-    }))?;
+pub fn bring_up_loopback(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all bytes of the structure may be zero.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
@@ -459,10 +455,7 @@ pub fn bring_up_loopback() -> io::Result<()> {
     // SAFETY: the structure is the one that the request takes, and its name ends in a null byte.
     succeed(unsafe {
         libc::c_long::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request))
-    })?;
-    // The process ends or becomes another program soon, and closes it.
-    std::mem::forget(socket);
-    Ok(())
+    })
 }
 
 // ---- the process's own attributes -------------------------------------------------------------------------------------

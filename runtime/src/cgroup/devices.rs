@@ -179,8 +179,7 @@ impl Rules {
         program.extend(verdict(self.allows_by_default));
         let exception = program.len();
         let mut is_reached = false;
-        for place in start..exception {
-            let instruction = &mut program[place];
+        for (place, instruction) in program.iter_mut().enumerate().skip(start) {
             if matches!(instruction.code, JUMP_IF_EQUAL | JUMP_UNLESS_EQUAL) && instruction.offset == 0 {
                 instruction.offset = distance(place, exception)?;
                 is_reached = true;
