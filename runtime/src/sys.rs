@@ -450,8 +450,8 @@ pub fn bring_up_loopback(socket: BorrowedFd<'_>) -> io::Result<()> {
     for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
         *place = byte.cast_signed();
     }
-    // The other flags that a device has are not the caller's to change.
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // `IFF_UP` of `linux/if.h`; the other flags that a device has are not the caller's to change.
+    request.ifr_ifru.ifru_flags = 1;
     // SAFETY: the structure is the one that the request takes, and its name ends in a null byte.
     succeed(unsafe {
         libc::c_long::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request))

@@ -156,18 +156,8 @@ impl Creation<'_> {
         text: &[u8],
         request: Request<'_>,
     ) -> Result<(Channel, HookPlan), RuntimeError> {
-        self.directory.save_spec(text)?;
-        // Whoever uses `create` may well use `exec`; a `run` ends soon.
-        if let (Some(program), true) = (&plan.process.seccomp, request.waits_for_start) {
-            self.directory.save_filter(program)?;
-            self.state.has_filter = true;
-        }
-        self.directory.save_first(&self.state)?;
+        self.take_place(&plan, text, request.waits_for_start)?;
         let waits_for_scope = self.cgroup_plan.scope().is_some();
-        if !waits_for_scope {
-            self.create_cgroup()?;
-            self.apply_limits()?;
-        }
         let maps = self.id_maps(&plan);
         let (pid_file, pidfd_socket) = (request.pid_file, request.pidfd_socket);
         let (is_foreground, waits_for_start) = (request.is_foreground, request.waits_for_start);
@@ -177,8 +167,8 @@ impl Creation<'_> {
         let net_devices = std::mem::take(&mut plan.net_devices);
         let moves_devices = !net_devices.is_empty();
         let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some() || moves_devices;
-        let has_rights = !plan.has_namespace(libc::CLONE_NEWUSER);
-        let goes_ahead = has_rights && !plan.hooks.runs_before_pivot();
+        // Of a user namespace, init could not set its own limits; with hooks both sides take turns.
+        let goes_ahead = !plan.has_namespace(libc::CLONE_NEWUSER) && !plan.hooks.runs_before_pivot();
         let (mut init, hooks, outer) = self.prepare_init(plan, request, &mut steps, wait_first)?;
         if goes_ahead {
             init.own_limits = outer.clone();
@@ -223,6 +213,22 @@ impl Creation<'_> {
         }
         self.publish(pid_file, pidfd_socket)?;
         Ok((channel, hooks))
+    }
+
+    /// Writes the first state, and makes the cgroup, unless systemd makes it around a process.
+    fn take_place(&mut self, plan: &Plan, text: &[u8], waits_for_start: bool) -> Result<(), RuntimeError> {
+        self.directory.save_spec(text)?;
+        // Whoever uses `create` may well use `exec`; a `run` ends soon.
+        if let (Some(program), true) = (&plan.process.seccomp, waits_for_start) {
+            self.directory.save_filter(program)?;
+            self.state.has_filter = true;
+        }
+        self.directory.save_first(&self.state)?;
+        if self.cgroup_plan.scope().is_some() {
+            return Ok(());
+        }
+        self.create_cgroup()?;
+        self.apply_limits()
     }
 
     /// Makes the network namespace, which takes as long as most of what init has to mount meanwhile. The runtime stays in it:
