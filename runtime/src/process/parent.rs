@@ -1,12 +1,15 @@
 //! The runtime's own process while a container is created: prepares, clones, watches, and cleans up if it fails.
 
+mod answers;
+mod helper;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use super::channel::{Channel, Message, send_with_descriptors};
+use super::channel::{Channel, send_with_descriptors};
 use super::handover;
 use super::init::{self, InitPlan, Network, SourcePlan};
 use super::payload::SeccompListener;
@@ -14,7 +17,7 @@ use crate::cgroup::{self, Cgroup, CgroupPlan};
 use crate::context::Context;
 use crate::document;
 use crate::error::RuntimeError;
-use crate::hooks::{self, HookPlace, HookPlan};
+use crate::hooks::HookPlan;
 use crate::intel_rdt::ResourceClass;
 use crate::namespaces::{self, NamespaceSteps};
 use crate::net_devices::{self, NetDevice};
@@ -379,7 +382,7 @@ impl Creation<'_> {
                 } else {
                     drop(private_mount);
                 }
-                if has_helper { help(init, other, steps) } else { init::run(init, other) }
+                if has_helper { helper::help(init, other, steps) } else { init::run(init, other) }
             }
             Cloned::Parent(pid, pidfd) => self.child = Some((pid, pidfd)),
         }
@@ -397,25 +400,6 @@ impl Creation<'_> {
         }
         init.leave();
         Ok(channel)
-    }
-
-    /// Learns init's pid from the helper, and reaps the helper.
-    fn adopt(&mut self, channel: &Channel) -> Result<(), RuntimeError> {
-        let message = channel.receive().step("hear from", "the helper")?;
-        if let Some((_, helper)) = self.child.take() {
-            waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED).step("await", "the helper")?;
-        }
-        match message {
-            Message::Pid(pid) => {
-                let pid =
-                    Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).step("adopt", "the init process")?;
-                let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-                self.child = Some((pid, pidfd.step("adopt", "the init process")?));
-                Ok(())
-            }
-            Message::Failed(report) => Err(RuntimeError::Init { report }),
-            _ => Err(RuntimeError::InitDied { how: "its helper ended".to_owned() }),
-        }
     }
 
     fn create_scope(&mut self) -> Result<(), RuntimeError> {
@@ -463,57 +447,6 @@ impl Creation<'_> {
             None => namespaces::open_network_of(*pid)?,
         };
         Ok(net_devices::move_all(devices, namespace.as_fd())?)
-    }
-
-    fn await_ready(&self, channel: &Channel, hooks: &HookPlan) -> Result<(), RuntimeError> {
-        loop {
-            match channel.receive().step("hear from", "the init process")? {
-                Message::Ready => return Ok(()),
-                Message::Hooks => {
-                    let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
-                    let place = HookPlace { environment: None, directory: Some(&self.state.bundle) };
-                    hooks::run(&hooks.create_runtime, place, &self.state.to_spec_json(pid, "creating"))?;
-                    channel.send_go().step("speak to", "the init process")?;
-                }
-                Message::Map(request) => {
-                    rootfs::map_ids(&request.tree, request.recursive, request.namespace.as_fd())
-                        .step("map the ids of", "a bind mount")?;
-                    channel.send(&Message::Go).step("speak to", "the init process")?;
-                }
-                Message::Failed(report) => return Err(RuntimeError::Init { report }),
-                _ => return Err(RuntimeError::InitDied { how: self.how_it_ended() }),
-            }
-        }
-    }
-
-    /// Waits until init is the container's user and waits for `start`.
-    fn await_drop(&mut self, channel: &Channel) -> Result<(), RuntimeError> {
-        match channel.receive().step("hear from", "the init process")? {
-            Message::End if self.has_ended() => Err(RuntimeError::InitDied { how: self.how_it_ended() }),
-            Message::End => Ok(()),
-            Message::Doubtful => {
-                self.state.waits_for_payload = true;
-                Ok(self.directory.save(&self.state)?)
-            }
-            Message::Failed(report) => Err(RuntimeError::Init { report }),
-            _ => Err(RuntimeError::InitDied { how: "it spoke out of turn".to_owned() }),
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        let Some((_, pidfd)) = &self.child else { return true };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        matches!(waitid(WaitId::PidFd(pidfd.as_fd()), options), Ok(Some(_)))
-    }
-
-    fn how_it_ended(&self) -> String {
-        let Some((_, pidfd)) = &self.child else { return "it never was".to_owned() };
-        let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-        match status.ok().flatten().and_then(|status| status.terminating_signal()) {
-            Some(libc::SIGKILL) => "killed: perhaps the memory limit is too low".to_owned(),
-            Some(signal) => format!("signal {signal}"),
-            None => "it exited".to_owned(),
-        }
     }
 
     /// Writes the state with the pid, while the child mounts.
@@ -587,35 +520,6 @@ impl Creation<'_> {
         }
         self.directory.remove(self.state.has_filter).ok();
     }
-}
-
-/// The helper for a user namespace by path, and for a new one beside other namespaces by path. What of those can be joined
-/// from the host's user namespace is joined before; init tries the rest.
-fn help(mut init: InitPlan, channel: Channel, steps: &NamespaceSteps) -> ! {
-    init.join.retain(|joined| joined.enter().is_err());
-    let cloned = enter_user_namespace(steps).and_then(|()| {
-        let flags =
-            sys::CLONE_CLEAR_SIGHAND | u64::from((steps.clone_flags | libc::CLONE_PARENT).cast_unsigned());
-        sys::clone_process(CloneRequest { flags, cgroup: None }).step("clone", "the init process")
-    });
-    match cloned {
-        Ok(Cloned::Child) => {
-            // The first word on the line is the helper's: init waits until it is asked.
-            init::run(init, channel)
-        }
-        Ok(Cloned::Parent(pid, _)) => {
-            channel.send(&Message::Pid(pid.as_raw_nonzero().get())).ok();
-            sys::exit_now(0)
-        }
-        Err(error) => super::finish::fail(&channel, &error),
-    }
-}
-
-fn enter_user_namespace(steps: &NamespaceSteps) -> Result<(), StepError> {
-    for joined in steps.user.iter().chain(&steps.join_for_children) {
-        joined.enter()?;
-    }
-    Ok(())
 }
 
 fn time_offsets(spec: &Spec) -> String {
