@@ -182,6 +182,9 @@ fn no_config_at_all_is_the_built_in_default() {
 fn an_undo_after_an_edit_takes_out_only_what_the_swap_wrote() {
     let node = Node::new();
     swap(&["crun", "--no-verify", "--no-restart"]).success();
+    assert_eq!(jq(&status().stdout, ".swaps[0].awaits_restart"), "true");
+    sh("systemctl restart containerd");
+    assert_eq!(jq(&status().stdout, ".swaps[0].awaits_restart"), "false");
     sh(&format!("printf '\\n# added later\\n' >>{CONFIG}"));
     assert_eq!(jq(&status().stdout, ".swaps[0].files[0].state"), "changed");
     let undone = inspect(&["swap-runtime", "--undo", "--yes"]);

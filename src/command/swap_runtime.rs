@@ -107,7 +107,7 @@ pub(crate) fn run(args: &SwapRuntimeArgs, host: &Host, output: &mut Output) -> R
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::trouble)?;
     let outcome = match args.undo {
-        _ if args.status => show_status(args, output),
+        _ if args.status => runtime.block_on(show_status(args, output)),
         Some(which) => runtime.block_on(undo(args, host, which, output)),
         None => runtime.block_on(swap(args, host, output)),
     };
@@ -195,8 +195,8 @@ async fn undo(
 }
 
 /// 0: none or all in force; 1: one was interrupted.
-fn show_status(args: &SwapRuntimeArgs, output: &mut Output) -> Result<Status, CommandError> {
-    let report = swap::read_status().map_err(failed)?;
+async fn show_status(args: &SwapRuntimeArgs, output: &mut Output) -> Result<Status, CommandError> {
+    let report = swap::read_status().await.map_err(failed)?;
     let text = match args.format {
         Format::Text => render_status(&report, Style::new(output.color())),
         Format::Json => render_json(&report)?,

@@ -115,6 +115,8 @@ pub(crate) fn render_status(report: &StatusReport, style: Style) -> String {
             style.bad("interrupted: `inspect swap-runtime --undo` restores what was there")
         } else if swap.interrupted {
             style.warning("being made")
+        } else if swap.awaits_restart {
+            style.warning("written, in force after the next restart")
         } else {
             style.good("in force")
         };
