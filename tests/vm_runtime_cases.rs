@@ -155,6 +155,14 @@ fn a_limit_of_the_program_is_none_of_its_setting_up() {
         r#".process.rlimits=[{type:"RLIMIT_NOFILE",soft:4,hard:4},{type:"RLIMIT_FSIZE",soft:0,hard:0}]"#;
     let bundle = Bundle::make("limits", &format!("{limits} | {}", shell("ulimit -n; ulimit -f")));
     assert_eq!(output_of(&bundle).trim(), "4\n0");
+    let bundle = Bundle::make("limits-exec", limits);
+    bundle.succeed(&["run", "-d"]);
+    let exec = format!(
+        "{RUNTIME} --root {} exec {} sh -c 'ulimit -n; ulimit -f'",
+        bundle.root().display(),
+        bundle.id
+    );
+    assert_eq!(sh(&exec), "4\n0");
 }
 
 #[test]

@@ -158,6 +158,8 @@ fn start(
     }
     let cgroup = open_cgroup(state, options.cgroup.as_deref())?;
     let limits = plan.scheduling.outer.clone();
+    // In a user namespace it may not raise its limits.
+    let goes_ahead = namespaces & libc::CLONE_NEWUSER == 0;
     let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && user_namespace::groups_are_denied();
     let process = ExecPlan {
         procfs: if plan.has_labels() { HostProc::open()? } else { HostProc::closed() },
@@ -168,6 +170,7 @@ fn start(
         console,
         is_relayed: !options.detach && options.console_socket.is_none(),
         groups_denied,
+        own_limits: if goes_ahead { limits.clone() } else { OuterLimits::default() },
     };
     if !options.detach {
         sys::block_signals();
@@ -176,7 +179,19 @@ fn start(
     // The kernel waits here while the process enters: it is the last to have it.
     target.context.private_mount.release();
     let started = Started { pid, pidfd, channel };
-    match let_go(&started, &limits, options) {
+    let let_go = || {
+        if goes_ahead {
+            limits.apply_others(started.pid)?;
+            started.channel.send_go().step("speak to", "the process")?;
+            await_ready(&started)?;
+        } else {
+            await_ready(&started)?;
+            limits.apply(started.pid)?;
+            started.channel.send_go().step("speak to", "the process")?;
+        }
+        publish(&started, options)
+    };
+    match let_go() {
         Ok(()) => Ok(started),
         Err(error) => {
             reap(&started);
@@ -192,23 +207,23 @@ fn reap(started: &Started) {
     rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).ok();
 }
 
-fn let_go(started: &Started, limits: &OuterLimits, options: &ExecOptions) -> Result<(), RuntimeError> {
+fn await_ready(started: &Started) -> Result<(), RuntimeError> {
     match started.channel.receive().step("hear from", "the process")? {
-        Message::Ready => {}
-        Message::Failed(report) => {
-            return Err(RuntimeError::Init { report });
-        }
-        _ => return Err(RuntimeError::InitDied { how: "it ended".to_owned() }),
+        Message::Ready => Ok(()),
+        Message::Failed(report) => Err(RuntimeError::Init { report }),
+        _ => Err(RuntimeError::InitDied { how: "it ended".to_owned() }),
     }
-    let pid = started.pid.as_raw_nonzero().get();
-    limits.apply(started.pid)?;
+}
+
+/// Tells the callers which process it is.
+fn publish(started: &Started, options: &ExecOptions) -> Result<(), RuntimeError> {
     if let Some(path) = &options.pid_file {
-        parent::write_pid_file(path, pid)?;
+        parent::write_pid_file(path, started.pid.as_raw_nonzero().get())?;
     }
-    if let Some(path) = &options.pidfd_socket {
-        parent::send_pidfd(path, &started.pidfd)?;
+    match &options.pidfd_socket {
+        Some(path) => Ok(parent::send_pidfd(path, &started.pidfd)?),
+        None => Ok(()),
     }
-    Ok(started.channel.send(&Message::Go).step("speak to", "the process")?)
 }
 
 fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Cgroup, RuntimeError> {

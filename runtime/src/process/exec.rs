@@ -11,6 +11,7 @@ use crate::credentials;
 use crate::plan::{self, CLONE_NEWTIME, ProcessPlan};
 use crate::process::protect::PrivateMount;
 use crate::resolve::HostProc;
+use crate::scheduling::OuterLimits;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
 use crate::terminal::{self, TerminalPlan};
@@ -30,6 +31,8 @@ pub(crate) struct ExecPlan {
     /// The runtime itself gets the terminal of `console`.
     pub(crate) is_relayed: bool,
     pub(crate) groups_denied: bool,
+    /// As init's: what the process sets for itself.
+    pub(crate) own_limits: OuterLimits,
 }
 
 /// Clones the process into `cgroup` and the container's PID namespace.
@@ -69,7 +72,8 @@ fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
     if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
         sys::exit_now(1);
     }
-    if let Err(error) = finish::drop_privileges(&plan.process, plan.groups_denied) {
+    let limited = plan.own_limits.apply_rlimits(None);
+    if let Err(error) = limited.and_then(|()| finish::drop_privileges(&plan.process, plan.groups_denied)) {
         finish::fail(channel, &error);
     }
     let error = finish::become_payload(&plan.process, channel, || Ok(()));

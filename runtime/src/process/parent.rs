@@ -170,8 +170,11 @@ impl Creation<'_> {
         let net_devices = std::mem::take(&mut plan.net_devices);
         let moves_devices = !net_devices.is_empty();
         let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some() || moves_devices;
-        // Of a user namespace, init could not set its own limits; with hooks both sides take turns.
-        let goes_ahead = !plan.has_namespace(libc::CLONE_NEWUSER) && !plan.hooks.runs_before_pivot();
+        // In a user namespace init could not set its own limits; with hooks both sides take turns; and what is left of a
+        // runtime that is killed after `Go` is found by the cgroup.
+        let goes_ahead = !plan.has_namespace(libc::CLONE_NEWUSER)
+            && !plan.hooks.runs_before_pivot()
+            && (waits_for_scope || self.cgroup.is_some());
         let (mut init, hooks, outer) = self.prepare_init(plan, request, &mut steps, wait_first)?;
         if goes_ahead {
             init.own_limits = outer.clone();
@@ -203,19 +206,37 @@ impl Creation<'_> {
         self.describe(&hooks)?;
         // The kernel waits here while init mounts: it is the last to have it, if init has not taken that over.
         self.context.private_mount.release();
-        if goes_ahead {
-            self.let_go(&channel, |pid| outer.apply_others(pid))?;
-            self.await_ready(&channel, &hooks)?;
-        } else {
-            self.await_ready(&channel, &hooks)?;
-            // Now, lest the setting up of the container is limited, too: in descriptors, in processes, in memory.
-            self.let_go(&channel, |pid| outer.apply(pid))?;
-        }
+        self.let_go(&channel, &hooks, &outer, goes_ahead)?;
         if waits_for_start {
             self.await_drop(&channel)?;
         }
         self.publish(pid_file, pidfd_socket)?;
         Ok((channel, hooks))
+    }
+
+    /// Sets the limits and lets init go on. Returns when it is set up.
+    fn let_go(
+        &self,
+        channel: &Channel,
+        hooks: &HookPlan,
+        outer: &OuterLimits,
+        goes_ahead: bool,
+    ) -> Result<(), RuntimeError> {
+        let pid = self.child.as_ref().map(|(pid, _)| *pid);
+        if goes_ahead {
+            pid.map_or(Ok(()), |pid| outer.apply_others(pid))?;
+            channel.send_go().step("speak to", "the init process")?;
+            self.await_ready(channel, hooks)?;
+            // Not before: in a container whose root has not changed nobody may execute anything.
+            self.directory.replace_with_new()?;
+        } else {
+            self.await_ready(channel, hooks)?;
+            // Now, lest the setting up of the container is limited, too: in descriptors, in processes, in memory.
+            pid.map_or(Ok(()), |pid| outer.apply(pid))?;
+            self.directory.replace_with_new()?;
+            channel.send_go().step("speak to", "the init process")?;
+        }
+        Ok(())
     }
 
     /// Writes the first state, and makes the cgroup, unless systemd makes it around a process.
@@ -461,19 +482,6 @@ impl Creation<'_> {
         let has_listener = seccomp.is_some_and(|profile| profile.listener_path().is_some());
         self.state.waits_for_payload = has_listener || !hooks.poststart.is_empty();
         Ok(self.directory.write_new(&self.state)?)
-    }
-
-    /// The state with the pid is there before `Go`: from then on `delete` can find the process.
-    fn let_go(
-        &self,
-        channel: &Channel,
-        limit: impl FnOnce(Pid) -> Result<(), StepError>,
-    ) -> Result<(), RuntimeError> {
-        if let Some((pid, _)) = &self.child {
-            limit(*pid)?;
-        }
-        self.directory.replace_with_new()?;
-        Ok(channel.send_go().step("speak to", "the init process")?)
     }
 
     /// Tells the callers which process it is, now that there is a container.
