@@ -75,10 +75,10 @@ fn has_option(command: &str, option: &str) -> bool {
 }
 
 /// What a process in a container can see of what was asked for. AppArmor's label is left out: on some releases runc itself has
-/// one by its path. So is `/dev/core`, which runc alone makes.
+/// one by its path. So is `/dev/core`, which runc alone makes, and the size of what masks a directory, which runc limits since 1.3.
 const LOOK: &str = r#"id; pwd; env | sort; umask
     grep -E "^(Uid|Gid|Groups|Cap|NoNew|Seccomp:)" /proc/self/status; cat /proc/self/limits /proc/self/oom_score_adj
-    awk "{ print \$5, \$6, \$(NF - 2), \$NF }" /proc/self/mountinfo | sed "s/lowerdir.*//" | sort
+    awk "{ print \$5, \$6, \$(NF - 2), \$NF }" /proc/self/mountinfo | sed "s/lowerdir.*//; s/size=4k,nr_inodes=1,//" | sort
     ls -ln /dev /dev/pts | awk "\$NF != \"/proc/kcore\" { print \$1, \$3, \$4, \$5, \$6 * (\$6 + 0 == \$6), \$NF }" | grep -v "^total"
     hostname; cat /proc/self/cgroup; touch /new && echo writable"#;
 
