@@ -78,7 +78,12 @@ fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Runs a command, after a pause: what the kernel still does for the one before, such as taking down a network namespace, is not
+/// to be this one's cost.
 fn run(command: &mut Command) -> Outcome<Duration> {
+    std::thread::sleep(PAUSE);
     let start = Instant::now();
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     let elapsed = start.elapsed();

@@ -1,6 +1,6 @@
 //! Paths of a container, resolved from a descriptor of its root so that no symlink, `..` or magic link leads out of it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -209,23 +209,23 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 pub(crate) struct HostProc {
     descriptor: OnceCell<OwnedFd>,
     /// `/proc` no longer is the host's.
-    is_out_of_reach: bool,
+    is_out_of_reach: Cell<bool>,
 }
 
 impl HostProc {
     /// To be opened while `/proc` is the host's.
     pub(crate) fn closed() -> Self {
-        HostProc { descriptor: OnceCell::new(), is_out_of_reach: false }
+        HostProc { descriptor: OnceCell::new(), is_out_of_reach: Cell::new(false) }
     }
 
     /// Open from now on, for use in another root.
     pub(crate) fn open() -> Result<Self, StepError> {
-        Ok(HostProc { descriptor: OnceCell::from(open_host_proc()?), is_out_of_reach: false })
+        Ok(HostProc { descriptor: OnceCell::from(open_host_proc()?), is_out_of_reach: Cell::new(false) })
     }
 
     /// The root is about to change: what is not open by now stays closed.
-    pub(crate) fn leave_behind(&mut self) {
-        self.is_out_of_reach = true;
+    pub(crate) fn leave_behind(&self) {
+        self.is_out_of_reach.set(true);
     }
 
     /// Its descriptor, if it is open.
@@ -238,7 +238,7 @@ impl HostProc {
         if let Some(descriptor) = self.descriptor.get() {
             return Ok(descriptor.as_fd());
         }
-        if self.is_out_of_reach {
+        if self.is_out_of_reach.get() {
             return Err(StepError::refused("use", "/proc", "the host's was not opened in time"));
         }
         let descriptor = open_host_proc()?;

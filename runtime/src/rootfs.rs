@@ -225,22 +225,36 @@ pub(crate) struct Place<'a> {
     /// Programs of others will run before the container's.
     pub(crate) has_hooks: bool,
     pub(crate) network: &'a LateNetwork<'a>,
+    /// Nothing but mounts needs the host's root any more.
+    pub(crate) may_enter: bool,
 }
 
-/// In the init process: mounts what the spec says, and makes the devices. At the end it is in its network namespace.
-pub(crate) fn populate(plan: &RootfsPlan, sources: &Sources, place: &Place<'_>) -> Result<(), StepError> {
+/// In the init process: mounts what the spec says, and makes the devices. At the end it is in its network namespace, and perhaps,
+/// which is returned, in its root: while it has to wait anyway, and if all that is left to mount comes from the kernel or was
+/// opened before.
+pub(crate) fn populate(plan: &RootfsPlan, sources: &Sources, place: &Place<'_>) -> Result<bool, StepError> {
     let root = sources.root.as_fd();
     let mut targets = Targets::below(root);
+    let mut has_entered = false;
     for (index, mount) in plan.mounts.iter().enumerate() {
+        if place.may_enter
+            && place.network.is_coming()
+            && mounts::needs_network(&mount.kind)
+            && plan.mounts[index..].iter().all(|mount| mounts::needs_no_path(&mount.kind))
+        {
+            pivot::pivot(root, false)?;
+            place.procfs.leave_behind();
+            has_entered = true;
+        }
         let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd);
         mounts::apply(mount, place, &mut targets, sources.trees[index].as_ref(), idmap)?;
     }
     targets.finish();
     place.network.join()?;
-    match &plan.devices {
-        Some(devices) => devices::make(root, devices, &sources.devices, place.has_hooks),
-        None => Ok(()),
+    if let Some(devices) = &plan.devices {
+        devices::make(root, devices, &sources.devices, place.has_hooks)?;
     }
+    Ok(has_entered)
 }
 
 /// In the init process, when everything is in `/dev`: makes it read-only if the spec says so.
@@ -252,13 +266,13 @@ pub(crate) fn close_dev(plan: &RootfsPlan, sources: &Sources) -> Result<(), Step
     sys::set_mount_attributes(dev.as_fd(), c"", false, &READ_ONLY).step("make read-only", "/dev")
 }
 
-/// In the init process: makes the tree the root, and covers what the container may not see or change.
-pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources) -> Result<(), StepError> {
+/// In the init process: makes the tree the root, if it is not, and covers what the container may not see or change.
+pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources, has_entered: bool) -> Result<(), StepError> {
     let root = sources.root.as_fd();
-    if plan.shares_mounts {
-        pivot::change_root(root)?
-    } else {
-        pivot::pivot(root, plan.no_pivot)?
+    match (has_entered, plan.shares_mounts) {
+        (true, _) => {}
+        (false, true) => pivot::change_root(root)?,
+        (false, false) => pivot::pivot(root, plan.no_pivot)?,
     }
     masked_paths::protect(root, &plan.readonly_paths, &plan.masked)?;
     if let Some(flags) = plan.root_propagation.filter(|_| !plan.shares_mounts) {

@@ -1,5 +1,6 @@
 //! `exec`.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,9 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
         let metadata = seccomp.listener_metadata.clone().unwrap_or_default();
         Some(SeccompListener::new(seccomp.listener_path.clone()?, metadata))
     });
-    let started = start(Target { context, spec: &spec, state: &state }, plan, sender, options)?;
+    let target = Target { context, spec: &spec, state: &state };
+    // Closed at the end of this process, which is near.
+    let started = ManuallyDrop::new(start(target, plan, sender, options)?);
     let pid = started.pid.as_raw_nonzero().get();
     if let Err(error) = payload::await_payload(&started.channel, &state, pid, listener.as_ref()) {
         reap(&started);
@@ -176,15 +179,17 @@ fn start(
         sys::block_signals();
     }
     let (pid, pidfd, channel) = clone_into(process, target, &cgroup, options.cgroup.is_some())?;
-    // The kernel waits here while the process enters: it is the last to have it.
-    target.context.private_mount.release();
+    let private_mount = &target.context.private_mount;
     let started = Started { pid, pidfd, channel };
     let let_go = || {
         if goes_ahead {
             limits.apply_others(started.pid)?;
             started.channel.send_go().step("speak to", "the process")?;
             await_ready(&started)?;
+            // The kernel makes the last one wait who has it. Nobody but the host's root can look into this process.
+            private_mount.release();
         } else {
+            private_mount.release();
             await_ready(&started)?;
             limits.apply(started.pid)?;
             started.channel.send_go().step("speak to", "the process")?;

@@ -91,6 +91,14 @@ pub(crate) struct LateNetwork<'a> {
 }
 
 impl LateNetwork<'_> {
+    /// Whether it has to be waited for.
+    pub(crate) fn is_coming(&self) -> bool {
+        let coming = self.coming.take();
+        let is_coming = coming.is_some();
+        self.coming.set(coming);
+        is_coming
+    }
+
     /// Waits for the namespace, and joins it, but for one that is there already.
     pub(crate) fn join(&self) -> Result<(), StepError> {
         let Some((runtime, private_mount)) = self.coming.take() else { return Ok(()) };
@@ -188,11 +196,11 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     };
     // Closed all at once, when nothing can fail any more.
     let sources = ManuallyDrop::new(sources);
-    set_up_rootfs(init, &sources, &network)?;
+    let has_entered = set_up_rootfs(init, &sources, &network)?;
     set_names(&init.plan)?;
     write_sysctls(init)?;
     init.procfs.leave_behind();
-    rootfs::enter(&init.plan.rootfs, &sources)?;
+    rootfs::enter(&init.plan.rootfs, &sources, has_entered)?;
     let root = sources.root.as_fd();
     make_working_directory(&init.plan, root)?;
     finish::prepare(&mut init.plan.process, root, &init.procfs)
@@ -206,7 +214,7 @@ fn join_keyring(name: &CString) -> Result<(), StepError> {
     }
 }
 
-fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) -> Result<(), StepError> {
+fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) -> Result<bool, StepError> {
     let plan = &init.plan;
     let has_hooks = plan.hooks.runs_before_pivot();
     rootfs::attach(&plan.rootfs, sources, has_hooks)?;
@@ -220,8 +228,13 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
         has_cgroup_namespace: init.has_cgroup_namespace,
         has_hooks: has_any_hooks,
         network,
+        // Sysctls are written through the host's procfs.
+        may_enter: init.has_cgroup_namespace
+            && plan.sysctls.is_empty()
+            && !plan.rootfs.no_pivot
+            && !plan.rootfs.shares_mounts,
     };
-    rootfs::populate(&plan.rootfs, sources, &place)?;
+    let has_entered = rootfs::populate(&plan.rootfs, sources, &place)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
         let root = sources.root.as_fd();
         let owner = plan.process.credentials.uid;
@@ -231,7 +244,7 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
     }
     rootfs::close_dev(&plan.rootfs, sources)?;
     if !has_hooks {
-        return Ok(());
+        return Ok(has_entered);
     }
     network.channel.send(&Message::Hooks).step("report to", "the runtime")?;
     network.channel.wait_for_go().step("hear from", "the runtime")?;
@@ -240,7 +253,8 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
     let place = HookPlace { environment: None, directory: None };
     hooks::run(&plan.hooks.create_container, place, &hook_state(init, "creating"))
         .map_err(|error| std::io::Error::other(chain(&error)))
-        .step("create", "the container")
+        .step("create", "the container")?;
+    Ok(has_entered)
 }
 
 fn set_names(plan: &Plan) -> Result<(), StepError> {

@@ -23,8 +23,8 @@ use crate::sys::{self, OWN_PROGRAM, ProgramCopy};
 /// For messages.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// The private mount: letting go of it makes the kernel wait for all its processors, and must have happened before a
-/// container's program runs.
+/// The private mount: letting go of it makes the kernel wait for all its processors. Processes of the container let go of it before
+/// the container's program runs; the runtime's own may have it longer, where nobody but the host's root could get at it.
 #[derive(Debug, Default)]
 pub(crate) struct PrivateMount(RefCell<Option<ProgramCopy>>);
 

@@ -40,7 +40,7 @@ pub(super) fn apply(
             let root = targets.root();
             let data = &inherit_mode(kind, data, root, target).step("examine", display(target))?;
             let directory = targets.open_directory(target, *strict)?;
-            if needs_network(kind) {
+            if needs_network(&plan.kind) {
                 place.network.join()?;
             }
             let covered = if *copy_up { Some(tmpcopyup::open(root, target)?) } else { None };
@@ -74,9 +74,18 @@ pub(super) fn apply(
 
 /// Whether a file system belongs to the network namespace of who mounts it: sysfs shows its devices, others talk over it. Those
 /// that containers usually have besides do not.
-fn needs_network(kind: &CStr) -> bool {
-    !matches!(kind.to_bytes(), b"proc" | b"tmpfs" | b"devpts" | b"mqueue" | b"cgroup" | b"cgroup2")
+pub(super) fn needs_network(mount: &MountKind) -> bool {
+    matches!(mount, MountKind::Filesystem { kind, .. } if !KERNELS_OWN.contains(&kind.to_bytes()))
 }
+
+/// Whether a mount can be made where the host's root is out of reach: from nothing, or from what is open. Sources and options of
+/// others are paths. (The cgroup is bound by its path only where the container has no cgroup namespace.)
+pub(super) fn needs_no_path(mount: &MountKind) -> bool {
+    !needs_network(mount)
+        || matches!(mount, MountKind::Filesystem { kind, .. } if kind.as_c_str() == c"sysfs")
+}
+
+const KERNELS_OWN: [&[u8]; 6] = [b"proc", b"tmpfs", b"devpts", b"mqueue", b"cgroup", b"cgroup2"];
 
 /// Copies a source that is in the container's own tree, where a mount that the spec lists before may have brought it.
 fn open_inner(root: BorrowedFd<'_>, source: &CStr, recursive: bool) -> Result<OwnedFd, StepError> {
