@@ -78,7 +78,8 @@ fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-const PAUSE: Duration = Duration::from_millis(5);
+/// Long enough for what the kernel still does for a container that has ended, and too short for processors to fall asleep.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs a command, after a pause: what the kernel still does for the one before, such as taking down a network namespace, is not
 /// to be this one's cost.
