@@ -89,11 +89,13 @@ pub(crate) fn default_devices() -> Vec<DevicePlan> {
     numbers.into_iter().map(plan).collect()
 }
 
-const LINKS: [(&CStr, &CStr); 5] = [
+/// Those of runtime-spec's runtime-linux.md, "Dev symbolic links", and `core`, which runc and crun make too.
+const LINKS: [(&CStr, &CStr); 6] = [
     (c"/proc/self/fd", c"fd"),
     (c"/proc/self/fd/0", c"stdin"),
     (c"/proc/self/fd/1", c"stdout"),
     (c"/proc/self/fd/2", c"stderr"),
+    (c"/proc/kcore", c"core"),
     (c"pts/ptmx", c"ptmx"),
 ];
 
