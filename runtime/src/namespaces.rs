@@ -60,8 +60,9 @@ pub(crate) struct NamespaceSteps {
     pub(crate) user: Option<Joined>,
     /// A new time namespace: made by the parent, whose next child is its first member, with these offsets.
     pub(crate) time_offsets: Option<String>,
-    /// A new cgroup namespace: made by init itself when it is in its cgroup, which becomes the namespace's root.
-    pub(crate) unshare_cgroup: bool,
+    /// New namespaces that init makes itself: that of cgroups when it is in its cgroup, which becomes the namespace's root;
+    /// that of IPC in a user namespace when it is root there, whose is the root of `/dev/mqueue` then.
+    pub(crate) unshare: i32,
     /// The cgroup namespace will be another than the runtime's, new or joined.
     pub(crate) has_cgroup_namespace: bool,
 }
@@ -78,11 +79,12 @@ impl NamespaceSteps {
 
 /// Plans and opens.
 pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceSteps, StepError> {
-    let late = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
     let new = plan.new_namespaces();
+    let is_mapped = plan.has_namespace(libc::CLONE_NEWUSER);
+    let late = libc::CLONE_NEWCGROUP | if is_mapped { libc::CLONE_NEWIPC } else { 0 };
     let mut steps = NamespaceSteps {
-        clone_flags: new & !late,
-        unshare_cgroup: new & libc::CLONE_NEWCGROUP != 0,
+        clone_flags: new & !late & !CLONE_NEWTIME,
+        unshare: new & late,
         has_cgroup_namespace: new & libc::CLONE_NEWCGROUP != 0,
         time_offsets: (new & CLONE_NEWTIME != 0).then_some(time_offsets),
         ..NamespaceSteps::default()

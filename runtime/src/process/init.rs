@@ -45,7 +45,7 @@ pub(crate) struct InitPlan {
     pub(crate) procfs: HostProc,
     /// Namespaces to join.
     pub(crate) join: Vec<Joined>,
-    pub(crate) unshare_cgroup: bool,
+    pub(crate) unshare: i32,
     /// Its cgroup namespace, new or joined, is another than the runtime's.
     pub(crate) has_cgroup_namespace: bool,
     pub(crate) network: Network,
@@ -178,8 +178,8 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
         Network::Coming { runtime, private_mount } => Some((runtime, private_mount)),
     };
     let network = LateNetwork { coming: Cell::new(network), channel };
-    if init.unshare_cgroup {
-        sys::unshare(libc::CLONE_NEWCGROUP).step("make", "a cgroup namespace")?;
+    if init.unshare != 0 {
+        sys::unshare(init.unshare).step("make", "namespaces")?;
     }
     if let Some(name) = &init.keyring {
         join_keyring(name)?;

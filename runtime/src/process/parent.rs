@@ -334,7 +334,7 @@ impl Creation<'_> {
             sources,
             procfs: if needs_proc { HostProc::open()? } else { HostProc::closed() },
             join: std::mem::take(&mut steps.join),
-            unshare_cgroup: steps.unshare_cgroup,
+            unshare: steps.unshare,
             has_cgroup_namespace: steps.has_cgroup_namespace,
             wait_first,
             is_mapped,
