@@ -512,3 +512,17 @@ fn root_of_a_user_namespace_makes_containers() {
     );
     assert_eq!(text.success().split_whitespace().collect::<Vec<_>>(), ["0", "0", "1"]);
 }
+
+#[test]
+fn what_the_node_mounts_in_a_root_later_stays_out_of_the_container() {
+    let bundle = Bundle::make("private", ".");
+    let root = format!("{}/rootfs", bundle.path.display());
+    // As a container's root is below a mount that is shared, which is systemd's default.
+    sh(&format!("mkdir {root}/late && mount --bind {root} {root} && mount --make-shared {root}"));
+    bundle.succeed(&["run", "-d"]);
+    sh(&format!("mount -t tmpfs none {root}/late"));
+    let finished = try_sh(&(bundle.arguments(&["exec"]).join(" ") + " cat /proc/self/mountinfo"));
+    sh(&format!("umount {root}/late; umount {root}"));
+    let text = finished.success();
+    assert!(text.contains(" / /proc ") && !text.contains("/late "), "{text}");
+}

@@ -207,10 +207,17 @@ pub(crate) fn attach(plan: &RootfsPlan, sources: &Sources, at_own_place: bool) -
         let flags = mounts::propagation_flags(plan.propagation);
         rustix::mount::mount_change(c"/", flags).step("change the propagation of", "/")?;
     }
-    // The copy is a peer of the host's mounts: what is mounted in it would appear there.
-    let cut = MountAttributes { propagation: libc::MS_SLAVE, ..MountAttributes::default() };
-    sys::set_mount_attributes(sources.root.as_fd(), c"", true, &cut)
-        .step("cut off", "the root file system")?;
+    // The copy is a peer of the host's mounts: what is mounted in it would appear there, and the other way round. With runc the
+    // root is private whatever the spec says, and mounts below it follow the host's: as here where the spec asks for that.
+    let follows = plan.root_propagation.is_some_and(|flags| flags & libc::MS_PRIVATE == 0);
+    if follows {
+        let cut = MountAttributes { propagation: libc::MS_SLAVE, ..MountAttributes::default() };
+        sys::set_mount_attributes(sources.root.as_fd(), c"", true, &cut)
+            .step("cut off", "the root file system")?;
+    }
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    sys::set_mount_attributes(sources.root.as_fd(), c"", !follows, &private)
+        .step("make private", "the root file system")?;
     let place = if at_own_place || plan.shares_mounts { plan.path.as_c_str() } else { c"/" };
     mounts::move_tree(sources.root.as_fd(), CWD, place)
         .step("attach the root file system to", place.to_string_lossy())

@@ -260,8 +260,8 @@ fn mount_cgroup(
     let own = own_cgroup(place.procfs.get()?)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, own.as_c_str(), flags).step("open the cgroup", own.to_string_lossy())?;
-    let cut = MountAttributes { propagation: libc::MS_SLAVE, ..*attributes };
-    sys::set_mount_attributes(tree.as_fd(), c"", false, &cut)
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..*attributes };
+    sys::set_mount_attributes(tree.as_fd(), c"", false, &private)
         .step("set the attributes of", display(target))?;
     move_tree(tree.as_fd(), directory.as_fd(), c"").step("bind to", display(target))?;
     targets.mounted(target, directory);
