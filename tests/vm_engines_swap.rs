@@ -1,13 +1,14 @@
 //! `swap-runtime --scope docker` on a real dockerd, beside what `docker` says, and what `--scope node` does to Docker's containers.
 
+#[path = "support/dockerd.rs"]
+mod dockerd;
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
 
-use support::{Finished, inspect, run, sh, try_sh, wait_until};
+use dockerd::CONFIG;
+use support::{Finished, inspect, run, sh, try_sh};
 
-const CONFIG: &str = "/etc/docker/daemon.json";
 const IMAGE: &str = "vm-swap-busybox";
 const UNIT_DROP_IN: &str = "/run/systemd/system/docker.service.d/50-vm-swap.conf";
 
@@ -20,25 +21,12 @@ fn jq(json: &str, filter: &str) -> String {
     sh(&format!("jq -c '{filter}' /run/vm-swap.json"))
 }
 
-/// dockerd takes half a minute to start under emulation, and several on a busy machine.
-const START: Duration = Duration::from_secs(400);
-
-fn restart_docker() {
-    sh("systemctl daemon-reload; systemctl --no-block stop docker docker.socket");
-    wait_until("dockerd's end", START, || (try_sh("pidof dockerd").status != 0).then_some(()));
-    // systemd refuses the fourth start within a minute.
-    drop(try_sh("systemctl reset-failed docker docker.socket"));
-    sh("systemctl --no-block start docker");
-    wait_until("dockerd", START, || (try_sh("timeout 20 docker version").status == 0).then_some(()));
-}
-
 /// dockerd serves, without a daemon.json, and has an image of the node's static busybox.
 fn prepare() {
-    sh("systemctl --no-block start docker");
-    wait_until("dockerd", START, || (try_sh("timeout 20 docker version").status == 0).then_some(()));
+    dockerd::start();
     if Path::new(CONFIG).exists() || Path::new(UNIT_DROP_IN).exists() {
         sh(&format!("rm -f {CONFIG} {UNIT_DROP_IN}"));
-        restart_docker();
+        dockerd::restart();
     }
     if try_sh(&format!("docker image inspect {IMAGE}")).status != 0 {
         sh(&format!(
@@ -170,13 +158,13 @@ fn a_dockerd_that_does_not_take_its_config_gets_the_old_one_back() {
     sh(&format!("mkdir -p $(dirname {UNIT_DROP_IN})"));
     let lines = format!("[Service]\nExecStart=\nExecStart={command} --default-runtime=runc\n");
     std::fs::write(UNIT_DROP_IN, lines).expect("the drop-in");
-    restart_docker();
+    dockerd::restart();
     let failed = swap(&["crun", "--scope", "docker", "--timeout", "8"]);
     assert_eq!(failed.status, 2, "{failed}");
     assert!(failed.stderr.contains("dockerd did not take its config over"), "{failed}");
     assert!(!Path::new(CONFIG).exists(), "{failed}");
     sh(&format!("rm {UNIT_DROP_IN}"));
-    restart_docker();
+    dockerd::restart();
     let status = inspect(&["swap-runtime", "--status", "--format", "json"]);
     drop(inspect(&["swap-runtime", "--undo", "--yes"]));
     assert_eq!(jq(&status.stdout, ".swaps"), "[]", "{failed}\n{status}");
