@@ -8,6 +8,7 @@ use crate::cli::Global;
 use crate::log::Log;
 use crate::process::protect::PrivateMount;
 use crate::sys::{self, StringList};
+use crate::user_namespace;
 
 /// The default place of state, for root.
 const DEFAULT_ROOT: &str = "/run/inspect-runtime";
@@ -60,8 +61,14 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(global: &Global, call: &Call) -> Self {
         let uid = sys::effective_user();
-        let is_rootless = global.rootless.unwrap_or(uid != 0);
-        let runtime_directory = call.variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| is_rootless);
+        // Podman's runtime is root of the user's own namespace: as with runc that is no root. Looked at only where it matters.
+        let matters = global.systemd_cgroup || call.variable("XDG_RUNTIME_DIR").is_some();
+        let is_mapped_root = uid == 0 && matters && user_namespace::owner_outside().is_some();
+        let is_rootless = global.rootless.unwrap_or(uid != 0 || is_mapped_root);
+        // Who says that he is root means the directories of root, as with runc.
+        let says_root = is_mapped_root && call.variable("USER") == Some("root");
+        let runtime_directory =
+            call.variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|_| is_rootless && !says_root);
         let root = global.root.clone().unwrap_or_else(|| match &runtime_directory {
             Some(directory) => directory.join("inspect-runtime"),
             None => PathBuf::from(DEFAULT_ROOT),

@@ -24,6 +24,17 @@ pub(crate) fn is_unprivileged() -> bool {
         || fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_map_of_host(&map))
 }
 
+/// The user that root of the caller's user namespace is outside of it; `None` in the host's own, and where that cannot be told.
+pub(crate) fn owner_outside() -> Option<u32> {
+    let map = fs::read_to_string("/proc/self/uid_map").ok().filter(|map| !is_map_of_host(map))?;
+    outside_of(&map)
+}
+
+fn outside_of(map: &str) -> Option<u32> {
+    let of_root = map.lines().find_map(|line| line.trim_start().strip_prefix("0 "))?;
+    of_root.split_whitespace().next()?.parse().ok()
+}
+
 /// Whether `setgroups` is denied in user namespaces that the caller makes: to an ordinary user [`IdMaps::write`] gives no
 /// other, and what is denied where the caller is stays so below.
 pub(crate) fn groups_are_denied() -> bool {
@@ -109,6 +120,14 @@ pub(crate) fn make_for_idmap(maps: &IdMaps) -> Result<OwnedFd, StepError> {
 mod tests {
     use super::*;
     use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    #[test]
+    fn root_of_a_namespace_is_somebody_outside() {
+        let of_podman = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(outside_of(of_podman), Some(1000));
+        assert_eq!(outside_of("      1000       1000          1\n"), None);
+        assert!(is_map_of_host("         0          0 4294967295\n") && !is_map_of_host(of_podman));
+    }
 
     #[test]
     fn maps_are_lines_of_three_numbers() {

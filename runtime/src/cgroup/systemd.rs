@@ -16,6 +16,7 @@ use super::devices::Rules;
 use super::error::CgroupError;
 use super::plan::Scope;
 use super::properties::{self, Properties, Value};
+use crate::user_namespace;
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
@@ -119,7 +120,7 @@ struct Systemd<'a> {
 impl<'a> Systemd<'a> {
     async fn connect(scope: &'a Scope) -> Result<Self, CgroupError> {
         let (bus, connection) = match &scope.user_bus {
-            Some(address) => (address.clone(), build(connection::Builder::address(address.as_str())).await),
+            Some(address) => (address.clone(), build(user_builder(address)).await),
             // Not systemd's own socket: what comes from there has a sender that zbus takes for no unique name.
             None => ("the system bus".to_owned(), build(connection::Builder::system()).await),
         };
@@ -244,6 +245,15 @@ impl<'a> Systemd<'a> {
 
 fn io_timeout() -> std::sync::Arc<std::io::Error> {
     std::sync::Arc::new(std::io::ErrorKind::TimedOut.into())
+}
+
+/// The user's bus knows root of the user's own namespace as that user.
+fn user_builder(address: &str) -> connection::Builder<'_> {
+    let builder = connection::Builder::address(address);
+    match user_namespace::owner_outside() {
+        Some(uid) => builder.user_id(uid),
+        None => builder,
+    }
 }
 
 async fn build(builder: connection::Builder<'_>) -> Result<Connection, zbus::Error> {

@@ -283,7 +283,7 @@ impl Creation<'_> {
     fn can_do_without_cgroup(&self) -> bool {
         let linux = self.spec.linux().as_ref();
         let asks = linux.is_some_and(|linux| linux.cgroups_path().is_some() || linux.resources().is_some());
-        !asks && !rustix::process::geteuid().is_root()
+        !asks && user_namespace::is_unprivileged()
     }
 
     fn resources(&self) -> Option<&LinuxResources> {
