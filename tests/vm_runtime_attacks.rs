@@ -171,19 +171,23 @@ fn no_capability_is_inherited_that_the_spec_does_not_name() {
 #[test]
 fn a_bound_cgroup_can_be_written_to_only_where_the_spec_lets_it() {
     // CVE-2023-25809: without a cgroup namespace the host's cgroup is bound, and has to be as read-only as the spec says.
-    let attempt =
-        shell("mkdir /sys/fs/cgroup/made; echo $?; echo 100 >/sys/fs/cgroup/cgroup.max.depth; echo $?");
+    let attempt = |below: &str| {
+        shell(&format!(
+            "cd /sys/fs/cgroup{below} && mkdir made; echo $?; echo 100 >cgroup.max.depth; echo $?"
+        ))
+    };
     let no_namespace = ".linux.namespaces |= map(select(.type != \"cgroup\"))";
     let writable = ".mounts |= map(if .type == \"cgroup\" then .options -= [\"ro\"] else . end)";
     let mapped = ".linux.uidMappings=[{containerID:0,hostID:0,size:1000}] | .linux.gidMappings=.linux.uidMappings | \
          .linux.namespaces += [{type:\"user\"}]";
-    for (id, filter, expected) in [
-        ("bound-ro", ".".to_owned(), "1\n1"),
-        ("bound-ro-mapped", mapped.to_owned(), "1\n1"),
+    // As with runc: all of the host's hierarchy, and in a user namespace the container's own part.
+    for (id, filter, below, expected) in [
+        ("bound-ro", ".", "/vm-stress/stress-bound-ro", "1\n1"),
+        ("bound-ro-mapped", mapped, "", "1\n1"),
         // The control: root of the host may write to it.
-        ("bound-rw", writable.to_owned(), "0\n0"),
+        ("bound-rw", writable, "/vm-stress/stress-bound-rw", "0\n0"),
     ] {
-        let bundle = Bundle::make(id, &format!("{no_namespace} | {filter} | {attempt}"));
+        let bundle = Bundle::make(id, &format!("{no_namespace} | {filter} | {}", attempt(below)));
         link_programs(&bundle, &["mkdir"]);
         let finished = output_of(&bundle);
         assert_eq!(finished.stdout.trim(), expected, "{id}: {finished}");

@@ -226,6 +226,7 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
         procfs: &init.procfs,
         map_ids: &map_ids,
         has_cgroup_namespace: init.has_cgroup_namespace,
+        is_mapped: init.is_mapped,
         has_hooks: has_any_hooks,
         network,
         // Sysctls are written through the host's procfs.

@@ -18,6 +18,7 @@ use crate::plan::{IdmapPlan, MountKind, MountPlan};
 use crate::resolve;
 use crate::step::{Step, StepError};
 use crate::sys::{self, MountAttributes};
+use crate::user_namespace;
 
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
@@ -237,8 +238,9 @@ pub(crate) fn map_ids(tree: &OwnedFd, recursive: bool, namespace: BorrowedFd<'_>
     sys::set_mount_attributes(tree.as_fd(), c"", recursive, &attributes)
 }
 
-/// The container's cgroup: a new cgroup2 instance is rooted in its cgroup namespace; without one the host's is bound, since a
-/// new one from the host's namespace would show, and change the options of, the whole hierarchy.
+/// The container's cgroup: a new cgroup2 instance is rooted in its cgroup namespace. Without one the host's mount is bound, whose
+/// root is that of the paths in `/proc/self/cgroup`; a new instance from the host's namespace would show the same, and change
+/// the options of the whole hierarchy. In a user namespace it is the container's own cgroup, as with runc.
 fn mount_cgroup(
     place: &Place<'_>,
     targets: &mut Targets<'_>,
@@ -257,9 +259,13 @@ fn mount_cgroup(
             }
         }
     }
-    let own = own_cgroup(place.procfs.get()?)?;
+    let source = if place.is_mapped || user_namespace::is_unprivileged() {
+        own_cgroup(place.procfs.get()?)?
+    } else {
+        c"/sys/fs/cgroup".to_owned()
+    };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, own.as_c_str(), flags).step("open the cgroup", own.to_string_lossy())?;
+    let tree = open_tree(CWD, source.as_c_str(), flags).step("open the cgroup", source.to_string_lossy())?;
     let private = MountAttributes { propagation: libc::MS_PRIVATE, ..*attributes };
     sys::set_mount_attributes(tree.as_fd(), c"", false, &private)
         .step("set the attributes of", display(target))?;
