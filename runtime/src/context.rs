@@ -63,7 +63,7 @@ impl Context {
         let uid = sys::effective_user();
         // Podman's runtime is root of the user's own namespace: as with runc that is no root. Looked at only where it matters.
         let matters = global.systemd_cgroup || call.variable("XDG_RUNTIME_DIR").is_some();
-        let is_mapped_root = uid == 0 && matters && user_namespace::owner_outside().is_some();
+        let is_mapped_root = uid == 0 && matters && user_namespace::is_entered();
         let is_rootless = global.rootless.unwrap_or(uid != 0 || is_mapped_root);
         // Who says that he is root means the directories of root, as with runc.
         let says_root = is_mapped_root && call.variable("USER") == Some("root");

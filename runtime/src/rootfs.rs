@@ -229,8 +229,8 @@ pub(crate) struct Place<'a> {
     pub(crate) procfs: &'a HostProc,
     pub(crate) map_ids: MapIds<'a>,
     pub(crate) has_cgroup_namespace: bool,
-    /// In a user namespace, new or joined.
-    pub(crate) is_mapped: bool,
+    /// In no user namespace but the host's first.
+    pub(crate) has_host_rights: bool,
     /// Programs of others will run before the container's.
     pub(crate) has_hooks: bool,
     pub(crate) network: &'a LateNetwork<'a>,

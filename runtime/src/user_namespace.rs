@@ -20,14 +20,23 @@ pub(crate) struct IdMaps {
 
 /// Whether the caller is another than the host's root: an ordinary user, or root of a user namespace.
 pub(crate) fn is_unprivileged() -> bool {
-    !rustix::process::geteuid().is_root()
-        || fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_map_of_host(&map))
+    !rustix::process::geteuid().is_root() || is_entered()
+}
+
+/// The inode of the first user namespace (`USER_NS_INIT_INO` of `linux/nsfs.h`).
+const FIRST: u64 = 0xeffffffd;
+
+/// Whether the caller is in another user namespace than the host's first.
+pub(crate) fn is_entered() -> bool {
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|namespace| namespace.st_ino != FIRST)
 }
 
 /// The user that root of the caller's user namespace is outside of it; `None` in the host's own, and where that cannot be told.
 pub(crate) fn owner_outside() -> Option<u32> {
-    let map = fs::read_to_string("/proc/self/uid_map").ok().filter(|map| !is_map_of_host(map))?;
-    outside_of(&map)
+    if !is_entered() {
+        return None;
+    }
+    outside_of(&fs::read_to_string("/proc/self/uid_map").ok()?)
 }
 
 fn outside_of(map: &str) -> Option<u32> {
@@ -40,11 +49,6 @@ fn outside_of(map: &str) -> Option<u32> {
 pub(crate) fn groups_are_denied() -> bool {
     !rustix::process::geteuid().is_root()
         || fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
-}
-
-/// Whether a map is that of the first user namespace: every id to itself.
-fn is_map_of_host(map: &str) -> bool {
-    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Lines `container-id host-id size`.
@@ -126,7 +130,6 @@ mod tests {
         let of_podman = "         0       1000          1\n         1     100000      65536\n";
         assert_eq!(outside_of(of_podman), Some(1000));
         assert_eq!(outside_of("      1000       1000          1\n"), None);
-        assert!(is_map_of_host("         0          0 4294967295\n") && !is_map_of_host(of_podman));
     }
 
     #[test]
@@ -137,7 +140,5 @@ mod tests {
         let map = format_map(&[mapping(0, 1000, 1), mapping(1, 100_000, 65536)]);
         assert_eq!(map, "0 1000 1\n1 100000 65536\n");
         assert!(!has_one_id(&map) && has_one_id("0 1000 1\n"));
-        assert!(is_map_of_host("         0          0 4294967295\n"));
-        assert!(!is_map_of_host("         0       1000          1\n         1     100000      65536\n"));
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct InitPlan {
     pub(crate) wait_first: bool,
     /// In a user namespace, new or joined.
     pub(crate) is_mapped: bool,
+    /// In no user namespace but the host's first.
+    pub(crate) has_host_rights: bool,
     /// Its `setgroups` file says `deny`.
     pub(crate) groups_denied: bool,
     pub(crate) keyring: Option<CString>,
@@ -187,7 +189,7 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     let sources = match std::mem::replace(&mut init.sources, SourcePlan::Own) {
         SourcePlan::Opened(sources) => sources,
         SourcePlan::Sent | SourcePlan::Own => {
-            let sources = Sources::open(&init.plan.rootfs, init.is_mapped)?;
+            let sources = Sources::open(&init.plan.rootfs, !init.has_host_rights)?;
             if sources.mapped_as_container(&init.plan.rootfs).next().is_some() {
                 return Err(StepError::refused("make", "an id-mapped mount", "that takes root of the host"));
             }
@@ -226,11 +228,13 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
         procfs: &init.procfs,
         map_ids: &map_ids,
         has_cgroup_namespace: init.has_cgroup_namespace,
-        is_mapped: init.is_mapped,
+        has_host_rights: init.has_host_rights,
         has_hooks: has_any_hooks,
         network,
         // Sysctls are written through the host's procfs.
-        may_enter: init.has_cgroup_namespace
+        // In a user namespace the kernel lets procfs and sysfs be mounted only while others are there.
+        may_enter: init.has_host_rights
+            && init.has_cgroup_namespace
             && plan.sysctls.is_empty()
             && !plan.rootfs.no_pivot
             && !plan.rootfs.shares_mounts,

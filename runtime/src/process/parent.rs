@@ -313,7 +313,8 @@ impl Creation<'_> {
         wait_first: bool,
     ) -> Result<(InitPlan, HookPlan, OuterLimits), RuntimeError> {
         let is_mapped = plan.has_namespace(libc::CLONE_NEWUSER);
-        let sources = self.open_sources(&plan, is_mapped)?;
+        let has_host_rights = !is_mapped && !user_namespace::is_entered();
+        let sources = self.open_sources(&plan, is_mapped, !has_host_rights)?;
         if let (true, SourcePlan::Opened(sources)) = (plan.rootfs.shares_mounts, &sources) {
             self.state.root_mount = Some(sources.root_mount()?);
             self.state.mount_namespace = plan.namespace_path(libc::CLONE_NEWNS).map(Path::to_path_buf);
@@ -338,6 +339,7 @@ impl Creation<'_> {
             has_cgroup_namespace: steps.has_cgroup_namespace,
             wait_first,
             is_mapped,
+            has_host_rights,
             groups_denied: is_mapped && user_namespace::groups_are_denied(),
             keyring: request.new_keyring.then(|| std::ffi::CString::new(keyring).unwrap_or_default()),
             console: request.console,
@@ -352,11 +354,16 @@ impl Creation<'_> {
     }
 
     /// What mounts are made from, unless that is opened later.
-    fn open_sources(&mut self, plan: &Plan, is_mapped: bool) -> Result<SourcePlan, RuntimeError> {
+    fn open_sources(
+        &mut self,
+        plan: &Plan,
+        is_mapped: bool,
+        binds_devices: bool,
+    ) -> Result<SourcePlan, RuntimeError> {
         if is_mapped && !plan.rootfs.shares_mounts && rustix::process::geteuid().is_root() {
             return Ok(SourcePlan::Sent);
         }
-        let sources = match Sources::open(&plan.rootfs, is_mapped) {
+        let sources = match Sources::open(&plan.rootfs, binds_devices) {
             // A plain user may copy mounts in a user namespace of his own: init does.
             Err(error) if error.is_permission() && plan.new_namespaces() & libc::CLONE_NEWUSER != 0 => {
                 return Ok(SourcePlan::Own);

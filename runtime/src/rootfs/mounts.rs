@@ -18,7 +18,6 @@ use crate::plan::{IdmapPlan, MountKind, MountPlan};
 use crate::resolve;
 use crate::step::{Step, StepError};
 use crate::sys::{self, MountAttributes};
-use crate::user_namespace;
 
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
@@ -259,11 +258,8 @@ fn mount_cgroup(
             }
         }
     }
-    let source = if place.is_mapped || user_namespace::is_unprivileged() {
-        own_cgroup(place.procfs.get()?)?
-    } else {
-        c"/sys/fs/cgroup".to_owned()
-    };
+    let source =
+        if place.has_host_rights { c"/sys/fs/cgroup".to_owned() } else { own_cgroup(place.procfs.get()?)? };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, source.as_c_str(), flags).step("open the cgroup", source.to_string_lossy())?;
     let private = MountAttributes { propagation: libc::MS_PRIVATE, ..*attributes };
