@@ -104,6 +104,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether `resources` ask for anything that only a cgroup of the container's own can give. Device rules are no limits, as
+    /// with runc: without rights over a cgroup there are none over devices to take away.
+    ///
+    /// # Errors
+    /// [`CgroupError::Resource`] for what cgroup v2 cannot do.
+    pub fn has_limits(resources: &LinuxResources) -> Result<bool, CgroupError> {
+        Ok(!resources::settings(resources)?.is_empty())
+    }
+
     /// Checks that systemd can be told `resources`, without telling it.
     ///
     /// # Errors

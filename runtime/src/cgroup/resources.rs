@@ -282,6 +282,14 @@ mod tests {
     }
 
     #[test]
+    fn device_rules_and_empty_lists_are_no_limits() {
+        let has_limits =
+            |json: &str| super::super::Cgroup::has_limits(&serde_json::from_str(json).unwrap()).unwrap();
+        assert!(!has_limits(r#"{"devices": [{"allow": false, "access": "rwm"}], "unified": {}}"#));
+        assert!(has_limits(r#"{"pids": {"limit": 5}}"#));
+    }
+
+    #[test]
     fn memory_is_written_swap_first() {
         let json = r#"{"memory": {"limit": 67108864, "swap": 134217728, "reservation": 33554432}}"#;
         let expected =

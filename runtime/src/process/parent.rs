@@ -13,7 +13,7 @@ use super::channel::{Channel, send_with_descriptors};
 use super::handover;
 use super::init::{self, InitPlan, Network, SourcePlan};
 use super::payload::SeccompListener;
-use crate::cgroup::{self, Cgroup, CgroupPlan};
+use crate::cgroup::{self, Cgroup, CgroupError, CgroupPlan};
 use crate::context::Context;
 use crate::document;
 use crate::error::RuntimeError;
@@ -274,16 +274,16 @@ impl Creation<'_> {
     fn create_cgroup(&mut self) -> Result<(), RuntimeError> {
         match Cgroup::create(&self.cgroup_plan) {
             Ok(cgroup) => self.cgroup = Some(cgroup),
-            Err(error) if error.is_permission() && self.can_do_without_cgroup() => {}
+            Err(error) if error.is_permission() && self.can_do_without_cgroup()? => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    fn can_do_without_cgroup(&self) -> bool {
-        let linux = self.spec.linux().as_ref();
-        let asks = linux.is_some_and(|linux| linux.cgroups_path().is_some() || linux.resources().is_some());
-        !asks && user_namespace::is_unprivileged()
+    fn can_do_without_cgroup(&self) -> Result<bool, CgroupError> {
+        let is_named = self.spec.linux().as_ref().is_some_and(|linux| linux.cgroups_path().is_some());
+        let has_limits = self.resources().map(Cgroup::has_limits).transpose()?.unwrap_or(false);
+        Ok(!is_named && !has_limits && user_namespace::is_unprivileged())
     }
 
     fn resources(&self) -> Option<&LinuxResources> {
