@@ -178,7 +178,7 @@ fn start(
     if !options.detach {
         sys::block_signals();
     }
-    let (pid, pidfd, channel) = clone_into(process, target, &cgroup, options.cgroup.is_some())?;
+    let (pid, pidfd, channel) = clone_into(process, target, cgroup.as_ref(), options.cgroup.is_some())?;
     let private_mount = &target.context.private_mount;
     let started = Started { pid, pidfd, channel };
     let let_go = || {
@@ -231,11 +231,18 @@ fn publish(started: &Started, options: &ExecOptions) -> Result<(), RuntimeError>
     }
 }
 
-fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Cgroup, RuntimeError> {
+/// `None` for a container that has none of its own: there the process stays in the caller's, as the init process did.
+fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Option<Cgroup>, RuntimeError> {
+    let below = below.map(|below| below.strip_prefix("/").unwrap_or(below));
+    let below = below.filter(|below| !below.as_os_str().is_empty());
+    if state.cgroup_path.as_os_str().is_empty() && below.is_none() {
+        return Ok(None);
+    }
     let cgroup = Cgroup::open(&state.cgroup_path, None)?;
-    let Some(below) = below else { return Ok(cgroup) };
-    let below = below.strip_prefix("/").unwrap_or(below);
-    if below.as_os_str().is_empty() { Ok(cgroup) } else { Ok(cgroup.open_below(below)?) }
+    match below {
+        Some(below) => Ok(Some(cgroup.open_below(below)?)),
+        None => Ok(Some(cgroup)),
+    }
 }
 
 /// A container that has made cgroups below its own (systemd does) can no longer hold processes in it: then, unless a
@@ -243,7 +250,7 @@ fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Cgroup, RuntimeErr
 fn clone_into(
     plan: ExecPlan,
     target: Target<'_>,
-    cgroup: &Cgroup,
+    cgroup: Option<&Cgroup>,
     is_chosen: bool,
 ) -> Result<(Pid, OwnedFd, Channel), RuntimeError> {
     let private_mount = &target.context.private_mount;
@@ -251,7 +258,7 @@ fn clone_into(
         let init = init_cgroup(target.state)?;
         return Ok(exec::clone(plan, Some(init.fd()), private_mount)?);
     }
-    Ok(exec::clone(plan, Some(cgroup.fd()), private_mount)?)
+    Ok(exec::clone(plan, cgroup.map(Cgroup::fd), private_mount)?)
 }
 
 /// Whether controllers are on for cgroups below: the kernel refuses processes beside them (`EBUSY`).
