@@ -273,12 +273,13 @@ fn a_terminal_changes_its_size() {
 #[test]
 fn ids_are_mapped_and_systemd_makes_a_scope() {
     let mapped = "--uidmap 0:100000:65536 --gidmap 0:100000:65536";
+    // Newer releases of runc make the IPC namespace with a group from outside of the user namespace.
     // One snapshot serves all containers of these ids, as long as there are any, and one client at a time can make it.
     let _first = Container::start("default", "mapped-first", mapped, "sleep 1000");
     let output = alike(
         "mapped",
         &format!(
-            "$RUN --rm {mapped} $IMAGE $ID sh -c '{LOOK}; cat /proc/self/uid_map'; echo $?; \
+            "{{ $RUN --rm {mapped} $IMAGE $ID sh -c '{LOOK}; cat /proc/self/uid_map'; echo $?; }} | sed 's/0 65534 40 0 mqueue/0 0 40 0 mqueue/'; \
              $RUN --rm --runc-systemd-cgroup --cgroup system.slice:vm:$ID $IMAGE $ID sh -c 'cat /proc/self/cgroup'; echo $?; \
              systemctl list-units --all --plain --no-legend \"vm-$ID.scope\"; \
              $RUN --rm --runc-systemd-cgroup --cgroup /vm/$ID $IMAGE $ID true | grep -o 'expected cgroupsPath.*'"
