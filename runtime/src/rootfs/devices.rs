@@ -112,13 +112,7 @@ pub(super) fn make(
     for (index, device) in devices.iter().enumerate() {
         match trees.get(index) {
             Some(tree) => bind_device(root, device, tree)?,
-            None => match make_device(root, dev.as_fd(), device) {
-                // Without a user namespace in the spec, but in one that the caller made: an engine of a plain user's.
-                Err(error) if error.is_permission() => {
-                    bind_device(root, device, &super::open_tree_at(&device.host_path(), false)?)?;
-                }
-                made => made?,
-            },
+            None => make_device(root, dev.as_fd(), device)?,
         }
     }
     for (target, name) in LINKS {
