@@ -14,12 +14,12 @@ fn start_user_systemd() -> String {
     let uid = sh("id -u ann");
     let units = "/home/ann/.config/systemd/user";
     sh(&format!(
-        "systemctl start user-runtime-dir@{uid}; mkdir -p {units}/sockets.target.wants; \
+        "mkdir -p {units}/sockets.target.wants; \
          printf '[Unit]\\nDescription=bus\\n[Socket]\\nListenStream=%%t/bus\\n' >{units}/dbus.socket; \
          printf '[Unit]\\nDescription=bus\\nRequires=dbus.socket\\n[Service]\\nType=notify\\nNotifyAccess=main\\n\
          ExecStart=/usr/bin/dbus-daemon --session --address=systemd: --nofork --nopidfile --systemd-activation\\n' >{units}/dbus.service; \
          ln -sf ../dbus.socket {units}/sockets.target.wants/; chown -R ann: /home/ann/.config; \
-         systemctl is-active -q ann-systemd || systemd-run --unit=ann-systemd --slice=user-{uid}.slice -p User=ann -p Delegate=yes -p Type=notify \
+         systemctl is-active -q ann-systemd || systemd-run --unit=ann-systemd --slice=user-{uid}.slice -p Requires=user-runtime-dir@{uid}.service -p After=user-runtime-dir@{uid}.service -p User=ann -p Delegate=yes -p Type=notify \
          -p Environment=XDG_RUNTIME_DIR=/run/user/{uid} /usr/lib/systemd/systemd --user"
     ));
     wait_until("ann's bus", BOUND, || {
