@@ -3,6 +3,8 @@
 
 #![allow(clippy::print_stderr, reason = "the tree is shown to whoever reads the log")]
 
+#[path = "support/dockerd.rs"]
+mod dockerd;
 mod support;
 
 use std::time::Duration;
@@ -94,6 +96,7 @@ fn assert_is_docker(tree: &Value, address: &str, (id, pid): &(String, String)) {
 
 #[test]
 fn every_engine_is_named_and_only_containerds_are_looked_into() {
+    dockerd::start();
     let _engines = Engines::prepare();
     let _plain = Container::start("default", "beside", "", "sleep 100000");
     let web = docker_run("docker", "web");
@@ -102,8 +105,8 @@ fn every_engine_is_named_and_only_containerds_are_looked_into() {
         dockerd -H unix:///run/docker-own.sock --data-root /var/lib/docker-own --exec-root /run/docker-own \
         --pidfile /run/docker-own.pid --bridge none --iptables=false",
     );
-    wait_until("the second dockerd", BOUND, || {
-        (try_sh(&format!("{OWN_DOCKER} version")).status == 0).then_some(())
+    wait_until("the second dockerd", dockerd::START, || {
+        (try_sh(&format!("timeout 20 {OWN_DOCKER} version")).status == 0).then_some(())
     });
     let own = docker_run(OWN_DOCKER, "own");
     sh("podman import /root/plain.tar plain && podman run -d --network none --name pod plain sleep 100000");

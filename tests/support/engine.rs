@@ -72,9 +72,8 @@ pub(crate) const QUESTIONS: &[Question] = &[
     ),
     (
         "programs that cannot run",
-        "executable file not found in $PATH\n127\n126",
-        "$RUN --rm $IMAGE no-such-program 2>&1 | grep -o 'executable file .* found in .PATH'; \
-         for program in /no/such /etc/passwd; do $RUN --rm $IMAGE $program >/dev/null 2>&1; echo $?; done",
+        "127\nexecutable file not found in $PATH\n126",
+        "$RUN --rm $IMAGE no-such-program 2>$FILE; echo $?; grep -o 'executable file .* found in .PATH' $FILE; $RUN --rm $IMAGE /etc/passwd >/dev/null 2>&1; echo $?",
     ),
     (
         "a terminal",
@@ -118,7 +117,7 @@ pub(crate) const QUESTIONS: &[Question] = &[
         "names",
         "0::/\n",
         "$RUN --rm --hostname box -e A=b --workdir /mnt --cgroupns private $IMAGE sh -c 'hostname; pwd; echo $A $HOME; cat /proc/self/cgroup; tr \"\\000\" \" \" </proc/1/cmdline'; \
-         $RUN --rm --cgroupns host $IMAGE sh -c 'cat /proc/self/cgroup'; $RUN --rm $INIT $IMAGE sh -c 'tr \"\\000\" \" \" </proc/1/cmdline; mounts | grep init'",
+         $RUN --rm --cgroupns host $INIT $IMAGE sh -c 'cat /proc/self/cgroup; tr \"\\000\" \" \" </proc/1/cmdline; mounts | grep init'",
     ),
     (
         "the node's namespaces",
