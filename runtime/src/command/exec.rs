@@ -16,6 +16,7 @@ use crate::cli::ExecOptions;
 use crate::context::Context;
 use crate::document;
 use crate::error::RuntimeError;
+use crate::file;
 use crate::plan::{self, ProcessPlan};
 use crate::process::channel::{Channel, Message};
 use crate::process::exec::{self, ExecPlan};
@@ -90,6 +91,9 @@ fn load_filter(directory: &StateDirectory, state: &State) -> Result<Option<Progr
 /// Runs a further process in a container.
 pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, RuntimeError> {
     let (directory, state) = super::load(&options.id, context)?;
+    // Before its start time is looked at: so the pidfd is that process's, or it has ended.
+    let init = Pid::from_raw(state.init_process_pid).ok_or(RuntimeError::ExecStopped)?;
+    let init = pidfd_open(init, PidfdFlags::empty()).map_err(|_| RuntimeError::ExecStopped)?;
     match super::status(&directory, &state) {
         Status::Stopped | Status::Creating => return Err(RuntimeError::ExecStopped),
         Status::Paused if !options.ignore_paused => return Err(RuntimeError::ExecPaused),
@@ -118,12 +122,14 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
     });
     let target = Target { context, spec: &spec, state: &state };
     // Closed at the end of this process, which is near.
-    let started = ManuallyDrop::new(start(target, plan, sender, options)?);
+    let started = ManuallyDrop::new(start(target, init, plan, sender, options)?);
     let pid = started.pid.as_raw_nonzero().get();
     if let Err(error) = payload::await_payload(&started.channel, &state, pid, listener.as_ref()) {
         reap(&started);
         return Err(error);
     }
+    // The kernel waits here while the program runs.
+    context.private_mount.release();
     if options.detach {
         return Ok(0);
     }
@@ -146,23 +152,25 @@ struct Target<'a> {
 
 fn start(
     target: Target<'_>,
+    init: OwnedFd,
     plan: ProcessPlan,
     console: Option<OwnedFd>,
     options: &ExecOptions,
 ) -> Result<Started, RuntimeError> {
     let state = target.state;
-    let init_pid = Pid::from_raw(state.init_process_pid).ok_or(RuntimeError::ExecStopped)?;
-    let init = pidfd_open(init_pid, PidfdFlags::empty()).map_err(|_| RuntimeError::ExecStopped)?;
     let namespaces = exec::namespaces_to_join(target.spec.namespaces(), state.init_process_pid)?;
     let root = state.root_mount.map(|_| exec::open_root_of(state.init_process_pid)).transpose()?;
-    // Now the pidfd and the namespaces are of the same process, or it has ended.
-    if !state.is_init_alive() {
+    // What was looked up by the pid is that process's, too, or it has ended.
+    let was_looked_up = root.is_some() || namespaces & libc::CLONE_NEWUSER != 0 || sys::effective_user() != 0;
+    if was_looked_up && !state.is_init_alive() {
         return Err(RuntimeError::ExecStopped);
     }
     let cgroup = open_cgroup(state, options.cgroup.as_deref())?;
     let limits = plan.scheduling.outer.clone();
     // In a user namespace it may not raise its limits.
     let goes_ahead = namespaces & libc::CLONE_NEWUSER == 0;
+    // Whoever waits for its end need not wait for its beginning.
+    let is_told = options.detach || options.pid_file.is_some() || options.pidfd_socket.is_some();
     let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && user_namespace::groups_are_denied();
     let process = ExecPlan {
         procfs: if plan.has_labels() { HostProc::open()? } else { HostProc::closed() },
@@ -173,6 +181,7 @@ fn start(
         console,
         is_relayed: !options.detach && options.console_socket.is_none(),
         groups_denied,
+        says_ready: is_told || !goes_ahead,
         own_limits: if goes_ahead { limits.clone() } else { OuterLimits::default() },
     };
     if !options.detach {
@@ -185,6 +194,9 @@ fn start(
         if goes_ahead {
             limits.apply_others(started.pid)?;
             started.channel.send_go().step("speak to", "the process")?;
+            if !is_told {
+                return Ok(());
+            }
             await_ready(&started)?;
             // The kernel makes the last one wait who has it. Nobody but the host's root can look into this process.
             private_mount.release();
@@ -264,7 +276,7 @@ fn clone_into(
 /// Whether controllers are on for cgroups below: the kernel refuses processes beside them (`EBUSY`).
 fn cgroup_is_inner(state: &State) -> bool {
     let path = state.cgroup_path.join("cgroup.subtree_control");
-    std::fs::read(path).is_ok_and(|text| text.iter().any(|byte| !byte.is_ascii_whitespace()))
+    file::read_once(&path).is_ok_and(|text| text.iter().any(|byte| !byte.is_ascii_whitespace()))
 }
 
 fn init_cgroup(state: &State) -> Result<Cgroup, RuntimeError> {

@@ -33,6 +33,8 @@ pub(crate) struct ExecPlan {
     pub(crate) groups_denied: bool,
     /// As init's: what the process sets for itself.
     pub(crate) own_limits: OuterLimits,
+    /// The parent waits to hear that it is set up; otherwise that it runs is enough.
+    pub(crate) says_ready: bool,
 }
 
 /// Clones the process into `cgroup` and the container's PID namespace.
@@ -69,7 +71,7 @@ fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
     if let Err(error) = prepare(&mut plan) {
         finish::fail(channel, &error);
     }
-    if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
+    if plan.says_ready && channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
         sys::exit_now(1);
     }
     let limited = plan.own_limits.apply_rlimits(None);
@@ -127,7 +129,7 @@ const KINDS: [(i32, &str); 8] = [
 /// differs from the caller.
 pub(crate) fn namespaces_to_join(of_spec: &[LinuxNamespace], init: i32) -> Result<i32, StepError> {
     let of_spec = plan::namespace_flags(of_spec);
-    if of_spec & libc::CLONE_NEWUSER == 0 && rustix::process::geteuid().is_root() {
+    if of_spec & libc::CLONE_NEWUSER == 0 && sys::effective_user() == 0 {
         return Ok(of_spec);
     }
     let mut flags = 0;
