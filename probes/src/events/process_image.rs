@@ -234,8 +234,13 @@ mod tests {
     fn a_long_command_line_is_read_whole() {
         let long = "x".repeat(100_000);
         let mut command = std::process::Command::new("sh");
-        command.args(["-c", "read x", &long]).stdin(std::process::Stdio::piped());
+        command.args(["-c", "echo; read x", &long]);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut child = command.spawn().expect("sh runs");
+        // Spawning returns while execve is still at work, before there are arguments.
+        let mut newline = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("it is a pipe"), &mut newline)
+            .expect("sh runs");
         let image = read_process_image(&Host::live(), Pid::new(child.id()));
         drop(child.stdin.take());
         child.wait().expect("it is our child");
