@@ -8,16 +8,12 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bundle::Bundle;
+use bundle::{Bundle, shell};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{sh, try_sh};
 
 /// Containers that are started while somebody swaps a directory for a symlink.
 const ROUNDS: usize = 60;
-
-fn shell(line: &str) -> String {
-    format!(".process.args=[\"sh\",\"-c\",{}]", serde_json::Value::from(line))
-}
 
 /// What a container that runs to its end writes, and why not if it does not.
 fn output_of(bundle: &Bundle) -> support::Finished {

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use bundle::{Bundle, RUNTIME};
+use bundle::{Bundle, RUNTIME, shell};
 use support::{sh, try_sh, wait_until};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -21,11 +21,6 @@ fn run_by(bundle: &Bundle, line: &str) -> support::Finished {
 #[track_caller]
 fn output_of(bundle: &Bundle) -> String {
     run_by(bundle, "$RUN").success()
-}
-
-/// A jq filter that has the container run a line of shell.
-fn shell(line: &str) -> String {
-    format!(".process.args=[\"sh\",\"-c\",{}]", serde_json::Value::from(line))
 }
 
 fn init_pid(bundle: &Bundle) -> String {

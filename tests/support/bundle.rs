@@ -98,5 +98,10 @@ impl Drop for Bundle {
     }
 }
 
+/// A jq filter that has the container run a line of shell.
+pub(crate) fn shell(line: &str) -> String {
+    format!(".process.args=[\"sh\",\"-c\",{}]", serde_json::Value::from(line))
+}
+
 /// A filter and device rules: two programs in the kernel for each container.
 const SECCOMP: &str = r#".linux.seccomp={"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["swapon","kexec_load"],"action":"SCMP_ACT_ERRNO"}]} | .linux.seccomp.defaultAction="SCMP_ACT_ALLOW""#;
