@@ -154,7 +154,7 @@ fn a_root_of_ones_own_and_a_spec_of_ones_own_serve() {
         "D=/var/tmp/$ID; mkdir -p $D/image $D/root; ctr images mount $IMAGE $D/image >/dev/null; cp -a $D/image/. $D/root; umount $D/image; \
          echo mine >$D/root/mine; $RUN --rm --rootfs $D/root $ID /bin/sh -c 'cat /mine; echo new >/made'; cat $D/root/made; \
          runc spec -b $D; jq --arg root $D/root --arg cgroup /default/$ID '.process.terminal=false | .root.path=$root | .linux.cgroupsPath=$cgroup | \
-         .linux.resources.pids.limit=5 | .hostname=\"given\" | .process.args=[\"sh\",\"-c\",\"hostname; for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; wait\"]' \
+         .linux.resources.pids.limit=5 | .hostname=\"given\" | .process.args=[\"sh\",\"-c\",\"exec 2>&1; hostname; for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; wait\"]' \
          $D/config.json >$D/new.json; $RUN --rm --config $D/new.json $ID; rm -rf $D",
     );
     assert_has(&output, &["mine\nnew\ngiven\n", "fork"]);
