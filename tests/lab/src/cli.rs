@@ -123,6 +123,9 @@ pub(crate) struct TestArgs {
     /// A variable for the suites in the nodes, such as INSPECT_STRESS=full; may be given more than once
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<Variable>,
+    /// Only the tests of the named suites whose names contain this; may be given more than once
+    #[arg(long, value_name = "TEST", requires = "suites")]
+    pub(crate) only: Vec<String>,
     /// What the nodes are made of.
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
@@ -220,5 +223,13 @@ mod tests {
         let names: Vec<&str> = test.env.iter().map(|variable| &*variable.name).collect();
         assert_eq!((names, test.suites), (vec!["A", "B"], vec!["trace".to_owned()]));
         assert!(Cli::try_parse_from(["cargo lab", "test", "--env", "A"]).is_err());
+    }
+
+    #[test]
+    fn some_tests_alone_are_those_of_a_named_suite() {
+        let arguments = ["cargo lab", "test", "tree", "--only", "one", "--only", "two"];
+        let Action::Test(test) = Cli::try_parse_from(arguments).unwrap().action else { panic!("not a test") };
+        assert_eq!(test.only, ["one", "two"]);
+        assert!(Cli::try_parse_from(["cargo lab", "test", "--only", "one"]).is_err());
     }
 }
