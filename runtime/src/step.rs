@@ -41,6 +41,11 @@ impl StepError {
 }
 
 impl StepError {
+    /// Whether what was asked for is in use.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EBUSY)
+    }
+
     /// Whether the caller lacks the right.
     pub(crate) fn is_permission(&self) -> bool {
         self.source.raw_os_error() == Some(libc::EPERM)

@@ -16,7 +16,6 @@ use crate::cli::ExecOptions;
 use crate::context::Context;
 use crate::document;
 use crate::error::RuntimeError;
-use crate::file;
 use crate::plan::{self, ProcessPlan};
 use crate::process::channel::{Channel, Message};
 use crate::process::exec::{self, ExecPlan};
@@ -172,7 +171,7 @@ fn start(
     // Whoever waits for its end need not wait for its beginning.
     let is_told = options.detach || options.pid_file.is_some() || options.pidfd_socket.is_some();
     let groups_denied = namespaces & libc::CLONE_NEWUSER != 0 && user_namespace::groups_are_denied();
-    let process = ExecPlan {
+    let mut process = ExecPlan {
         procfs: if plan.has_labels() { HostProc::open()? } else { HostProc::closed() },
         process: plan,
         init,
@@ -187,7 +186,10 @@ fn start(
     if !options.detach {
         sys::block_signals();
     }
-    let (pid, pidfd, channel) = clone_into(process, target, cgroup.as_ref(), options.cgroup.is_some())?;
+    let (pid, pidfd, channel) = clone_into(&mut process, target, cgroup.as_ref(), options.cgroup.is_some())?;
+    // Memory that the child has a copy of would be copied to be freed, and this process ends soon.
+    drop(process.console.take());
+    std::mem::forget(process);
     let private_mount = &target.context.private_mount;
     let started = Started { pid, pidfd, channel };
     let let_go = || {
@@ -257,26 +259,22 @@ fn open_cgroup(state: &State, below: Option<&Path>) -> Result<Option<Cgroup>, Ru
     }
 }
 
-/// A container that has made cgroups below its own (systemd does) can no longer hold processes in it: then, unless a
-/// cgroup was asked for, the new process goes where the init process is.
+/// A container that has turned controllers on for cgroups below its own (systemd does) can no longer hold processes in it
+/// (`EBUSY`): then, unless a cgroup was asked for, the new process goes where the init process is.
 fn clone_into(
-    plan: ExecPlan,
+    plan: &mut ExecPlan,
     target: Target<'_>,
     cgroup: Option<&Cgroup>,
     is_chosen: bool,
 ) -> Result<(Pid, OwnedFd, Channel), RuntimeError> {
     let private_mount = &target.context.private_mount;
-    if !is_chosen && cgroup_is_inner(target.state) {
-        let init = init_cgroup(target.state)?;
-        return Ok(exec::clone(plan, Some(init.fd()), private_mount)?);
+    match exec::clone(plan, cgroup.map(Cgroup::fd), private_mount) {
+        Err(error) if error.is_busy() && cgroup.is_some() && !is_chosen => {
+            let init = init_cgroup(target.state)?;
+            Ok(exec::clone(plan, Some(init.fd()), private_mount)?)
+        }
+        cloned => Ok(cloned?),
     }
-    Ok(exec::clone(plan, cgroup.map(Cgroup::fd), private_mount)?)
-}
-
-/// Whether controllers are on for cgroups below: the kernel refuses processes beside them (`EBUSY`).
-fn cgroup_is_inner(state: &State) -> bool {
-    let path = state.cgroup_path.join("cgroup.subtree_control");
-    file::read_once(&path).is_ok_and(|text| text.iter().any(|byte| !byte.is_ascii_whitespace()))
 }
 
 fn init_cgroup(state: &State) -> Result<Cgroup, RuntimeError> {

@@ -39,7 +39,7 @@ pub(crate) struct ExecPlan {
 
 /// Clones the process into `cgroup` and the container's PID namespace.
 pub(crate) fn clone(
-    mut plan: ExecPlan,
+    plan: &mut ExecPlan,
     cgroup: Option<std::os::fd::BorrowedFd<'_>>,
     private_mount: &PrivateMount,
 ) -> Result<(Pid, OwnedFd, Channel), StepError> {
@@ -58,17 +58,12 @@ pub(crate) fn clone(
             drop(channel);
             run(plan, &other)
         }
-        Cloned::Parent(pid, pidfd) => {
-            // Memory that the child has a copy of would be copied to be freed, and this process ends soon.
-            drop(plan.console.take());
-            std::mem::forget(plan);
-            Ok((pid, pidfd, channel))
-        }
+        Cloned::Parent(pid, pidfd) => Ok((pid, pidfd, channel)),
     }
 }
 
-fn run(mut plan: ExecPlan, channel: &Channel) -> ! {
-    if let Err(error) = prepare(&mut plan) {
+fn run(plan: &mut ExecPlan, channel: &Channel) -> ! {
+    if let Err(error) = prepare(plan) {
         finish::fail(channel, &error);
     }
     if plan.says_ready && channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {

@@ -197,16 +197,18 @@ impl Segment {
             })
             .map(drop);
         }
-        // SAFETY: new memory, wherever there is room.
-        let copy = mapped(unsafe {
-            let flags = private | libc::MAP_ANONYMOUS;
-            libc::mmap(std::ptr::null_mut(), self.length, self.protection, flags, -1, 0)
-        })?;
-        // SAFETY: both are `length` bytes long and do not overlap. Nothing is written to the old place between the copying
-        // and the moving: there is one thread, in this function, and the C library stores an errno only of a call that failed.
+        let mut saved = Vec::with_capacity(self.length);
+        // SAFETY: the segment is `length` bytes long, `saved` has room for them, and they do not overlap. Between the two
+        // copies the data are what they were at the program's start: there is one thread, in this function, which uses its
+        // stack and what was allocated before, and the C library stores an errno only of a call that failed.
         mapped(unsafe {
-            std::ptr::copy_nonoverlapping(place.cast::<u8>(), copy.cast::<u8>(), self.length);
-            libc::mremap(copy, self.length, self.length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, place)
+            std::ptr::copy_nonoverlapping(place.cast::<u8>(), saved.as_mut_ptr(), self.length);
+            let flags = private | libc::MAP_FIXED;
+            let new = libc::mmap(place, self.length, self.protection, flags, file.as_raw_fd(), self.offset);
+            if new != libc::MAP_FAILED {
+                std::ptr::copy_nonoverlapping(saved.as_ptr(), place.cast::<u8>(), self.length);
+            }
+            new
         })
         .map(drop)
     }
