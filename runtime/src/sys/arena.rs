@@ -41,8 +41,10 @@ impl<A> Arena<A> {
     /// Takes a piece; `None` if there is no room.
     fn take(&self, layout: Layout) -> Option<*mut u8> {
         let base = self.base();
+        // An alignment is a power of two: no division, which takes longer than all else here.
+        let mask = layout.align() - 1;
         let place = |next: usize| {
-            let start = (base.addr() + next).checked_next_multiple_of(layout.align())? - base.addr();
+            let start = ((base.addr() + next).checked_add(mask)? & !mask) - base.addr();
             Some((start, start.checked_add(layout.size())?)).filter(|(_, end)| *end <= SIZE)
         };
         let next = self.next.fetch_update(Relaxed, Relaxed, |next| place(next).map(|(_, end)| end)).ok()?;
