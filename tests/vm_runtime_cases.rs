@@ -521,3 +521,28 @@ fn what_the_node_mounts_in_a_root_later_stays_out_of_the_container() {
     let text = finished.success();
     assert!(text.contains(" / /proc ") && !text.contains("/late "), "{text}");
 }
+
+#[test]
+fn where_a_cgroup_can_hold_no_process_exec_goes_where_init_is() {
+    let bundle = Bundle::make("inner", ".");
+    bundle.succeed(&["create"]);
+    bundle.succeed(&["start"]);
+    let cgroup = format!("/sys/fs/cgroup/vm-stress/{}", bundle.id);
+    // What systemd does in a container.
+    sh(&format!(
+        "cd {cgroup}; mkdir own; echo {} >own/cgroup.procs; set -- $(cat cgroup.controllers); echo +$1 >cgroup.subtree_control",
+        init_pid(&bundle)
+    ));
+    let refused = try_sh(&format!("echo $$ >{cgroup}/cgroup.procs"));
+    assert_ne!(refused.status, 0, "{refused}");
+    let exec = |options: &str| {
+        let (path, id) = (bundle.path.display(), &bundle.id);
+        try_sh(&format!(
+            "cd {path}; {RUNTIME} --root state exec {options} -d --pid-file pid {id} sleep 1000 </dev/null >output 2>&1 && \
+             cat /proc/$(cat pid)/cgroup || {{ cat output >&2; exit 1; }}"
+        ))
+    };
+    assert_eq!(exec("").success(), format!("0::/vm-stress/{}/own\n", bundle.id));
+    let chosen = exec("--cgroup /");
+    assert!(chosen.status != 0 && chosen.stderr.contains("resource busy"), "{chosen}");
+}
