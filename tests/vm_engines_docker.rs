@@ -38,11 +38,12 @@ const OF_DOCKER: &[Question] = &[
         "$RUN --rm --security-opt systempaths=unconfined $IMAGE sh -c 'mounts | grep /proc'",
     ),
     (
-        // Of a program that is not the last: the cgroup of one that was is gone with what it counted.
+        // Of a program that is not the last: the cgroup of one that was is gone with what it counted. Bookworm's Docker tells it only once the container has ended.
         "out of memory, told",
-        "0 true",
-        "$RUN --memory 32m --memory-swap 32m --name $BOX $IMAGE sh -c '(x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done); sleep 3'; \
-         $CLI inspect --format '{{.State.ExitCode}} {{.State.OOMKilled}}' $BOX; $REMOVE $BOX",
+        "137\ntrue",
+        "id=$($RUN -d --memory 32m --memory-swap 32m --name $BOX $IMAGE sh -c '(x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done); exec sleep 1000'); \
+         await '$CLI events --since 1 --until $(date +%s) --filter container=$id --filter event=oom | grep -q oom'; \
+         $CLI kill $BOX >/dev/null; $CLI wait $BOX; $CLI inspect --format '{{.State.OOMKilled}}' $BOX; $REMOVE $BOX",
     ),
     (
         "health",

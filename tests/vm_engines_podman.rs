@@ -88,8 +88,8 @@ const OF_A_USER: &[Question] = &[
     (
         "exec, a terminal and signals",
         "in\n5\n",
-        "$RUN -d --name $BOX $IMAGE sh -c 'trap \"echo term; exit 3\" TERM; echo up; while :; do sleep 0.2; done' >/dev/null; $CLI exec $BOX sh -c 'echo in; exit 5'; echo $?; $CLI exec -u 7:8 $BOX rights; \
-         script -qec \"$CLI exec -it $BOX tty\" /dev/null </dev/null | tr -d '\\000\\004\\010\\r^@D'; $CLI stop -t 100 $BOX; $CLI logs $BOX; $CLI inspect --format '{{.State.ExitCode}}' $BOX; $CLI rm $BOX",
+        "$RUN -d --name $BOX $IMAGE sh -c 'trap \"echo term; exit 3\" TERM; echo up; while :; do sleep 0.2; done' >/dev/null; await '$CLI logs $BOX | grep -q up'; $CLI exec $BOX sh -c 'echo in; exit 5'; echo $?; $CLI exec -u 7:8 $BOX rights; \
+         script -qec \"$CLI exec -it $BOX tty\" /dev/null </dev/null | tr -d '\\000\\004\\010\\r^@D'; $CLI stop -t 100 $BOX; await '$CLI logs $BOX | grep -q term'; $CLI logs $BOX; $CLI inspect --format '{{.State.ExitCode}}' $BOX; $CLI rm $BOX",
     ),
 ];
 
@@ -109,8 +109,11 @@ fn podman_behaves_as_with_runc() {
 
 #[test]
 fn podman_of_a_plain_user_behaves_as_with_runc() {
-    // What a login does on a node with PAM's part of systemd; without that there is no systemd of the user's for cgroups.
-    sh("id ann >/dev/null 2>&1 || useradd --create-home ann; systemctl start user-runtime-dir@$(id -u ann)");
+    // What a login has made on a node with PAM's part of systemd; without that there is no systemd of the user's for cgroups.
+    // Not by the unit that makes it: systemd stops that one as soon as nothing needs it.
+    sh(
+        "id ann >/dev/null 2>&1 || useradd --create-home ann; install -d -o ann -g ann -m 700 /run/user/$(id -u ann)",
+    );
     let runc = Engine {
         cli: "podman --cgroup-manager cgroupfs --runtime runc",
         container: "cot-of-runc",

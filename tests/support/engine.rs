@@ -5,7 +5,7 @@
 use std::time::Instant;
 use std::{fs, thread};
 
-use crate::support::{Finished, run_within, sh};
+use crate::support::{Finished, generation, run_within, sh};
 
 /// The runtime under test.
 pub(crate) const RUNTIME: &str = "/usr/local/bin/inspect-runtime";
@@ -59,7 +59,7 @@ pub(crate) struct Engine {
 }
 
 /// A name, what the answer must have in it, and shell that may use
-/// `$CLI`, `$BARE` (`run` with the runtime), `$RUN` (that without a network), `$CREATE`, `$REMOVE`, `$INIT`, `$IMAGE`, `$BOX` (a container's name, gone before), `$FILE`,
+/// `$CLI`, `$BARE` (`run` with the runtime), `$RUN` (that without a network), `$CREATE`, `$REMOVE`, `$INIT`, `$IMAGE`, `$BOX` (a container's name, free before and after), `$FILE`,
 /// and `await`, which evaluates a line until it succeeds or a minute is over.
 pub(crate) type Question = (&'static str, &'static str, &'static str);
 
@@ -78,7 +78,7 @@ pub(crate) const QUESTIONS: &[Question] = &[
     (
         "a terminal",
         "/dev/pts/0\n33 77\nline",
-        "script -qec \"stty rows 33 cols 77; $RUN --rm -it $IMAGE sh -c 'tty; i=0; until [ \\\"\\$(stty size)\\\" = \\\"33 77\\\" -o \\$i -gt 300 ]; do i=\\$((i + 1)); sleep 0.1; done; \
+        "script -qec \"stty rows 33 cols 77; $RUN --rm -it $IMAGE sh -c 'tty; i=0; until [ \\\"\\$(stty size 2>/dev/null)\\\" = \\\"33 77\\\" -o \\$i -gt 300 ]; do i=\\$((i + 1)); sleep 0.1; done; \
          stty size; echo line'\" /dev/null </dev/null | tr -d '\\000\\004\\010\\r^@D'",
     ),
     (
@@ -97,14 +97,14 @@ pub(crate) const QUESTIONS: &[Question] = &[
         "mounts",
         "/y ro,relatime master",
         "$RUN --rm --read-only -v /etc:/x:ro --tmpfs /t:size=1m,mode=1770,noexec --shm-size 8m --mount type=bind,source=/usr,target=/y,readonly,bind-propagation=rslave -v $BOX-data:/v \
-         $IMAGE sh -c 'mounts; touch /no; touch /x/no; touch /v/yes; ls /v; stat -c %a /t' 2>&1; $CLI volume rm $BOX-data",
+         $IMAGE sh -c 'exec 2>&1; mounts; touch /no; touch /x/no; touch /v/yes; ls /v; stat -c %a /t'; $CLI volume rm $BOX-data",
     ),
     (
         "devices",
         "/dev/other: Operation not permitted\nopened\n/tmp/memory: Operation not permitted",
         // Every node may be made, and only those of the rules be opened.
         "$RUN --rm --cap-add MKNOD --device /dev/loop-control:/dev/other:r --device-cgroup-rule 'c 10:234 r' $IMAGE sh -c \
-         'devices; true </dev/other; (true >/dev/other); mknod /tmp/made c 10 234 && true </tmp/made && echo opened; mknod /tmp/memory c 1 1 && true </tmp/memory' 2>&1 | \
+         'exec 2>&1; devices; true </dev/other; (true >/dev/other); mknod /tmp/made c 10 234 && true </tmp/made && echo opened; mknod /tmp/memory c 1 1 && true </tmp/memory' | \
          sed 's/can.t [a-z]* //; s/^.* \\(.dev.other\\|.tmp.memory\\)/\\1/'",
     ),
     (
@@ -141,46 +141,42 @@ pub(crate) const QUESTIONS: &[Question] = &[
     ),
     (
         "exec",
-        "in\n5\nb\n/bin\nuid=9",
-        "$RUN -d --name $BOX --user 7:8 $IMAGE sleep 1000 >/dev/null; $CLI exec $BOX sh -c 'echo in; exit 5'; echo $?; $CLI exec -e A=b -w /bin -u 9:10 $BOX sh -c 'echo $A; pwd; rights; cat /proc/self/cgroup'; \
-         $CLI exec --privileged $BOX rights; $CLI exec --privileged -u 0 $BOX rights; echo typed | $CLI exec -i $BOX cat; for program in no-such-program /etc/passwd; do $CLI exec $BOX $program >/dev/null 2>&1; echo $?; done; \
-         $CLI exec -d -u 0 $BOX sh -c 'echo later >/tmp/x'; $CLI exec $BOX sh -c 'until [ -s /tmp/x ]; do sleep 0.1; done; cat /tmp/x'; \
-         script -qec \"$CLI exec -it $BOX tty\" /dev/null </dev/null | tr -d '\\000\\004\\010\\r^@D'; $REMOVE $BOX",
+        "in\ntyped\n5\nb\n/bin\nuid=9",
+        "$RUN -d --name $BOX --user 7:8 $IMAGE sleep 1000 >/dev/null; echo typed | $CLI exec -i $BOX sh -c 'echo in; cat; exit 5'; echo $?; \
+         $CLI exec -e A=b -w /bin -u 9:10 $BOX sh -c 'echo $A; pwd; rights; cat /proc/self/cgroup'; $CLI exec --privileged $BOX rights; $CLI exec --privileged -u 0 $BOX rights; \
+         for program in no-such-program /etc/passwd; do $CLI exec $BOX $program >/dev/null 2>&1; echo $?; done; $CLI exec -d -u 0 $BOX sh -c 'echo later >/tmp/x'; \
+         script -qec \"$CLI exec -it $BOX sh -c 'until [ -s /tmp/x ]; do sleep 0.1; done; cat /tmp/x; tty'\" /dev/null </dev/null | tr -d '\\000\\004\\010\\r^@D'; $REMOVE $BOX",
     ),
     (
-        "pause and copy",
-        "paused",
+        "pause, copy, top and stats",
+        "1000\n1\n",
         "$RUN -d --name $BOX $IMAGE sleep 1000 >/dev/null; $CLI pause $BOX; $CLI inspect --format '{{.State.Status}}' $BOX; $CLI exec $BOX true >/dev/null 2>&1; echo $?; $CLI unpause $BOX; \
-         $CLI inspect --format '{{.State.Status}}' $BOX; echo copied >$FILE; $CLI cp $FILE $BOX:/tmp/x; $CLI exec $BOX cat /tmp/x; $CLI cp $BOX:/etc/passwd - | tar -xO; $REMOVE $BOX",
+         $CLI inspect --format '{{.State.Status}}' $BOX; echo copied >$FILE; $CLI cp $FILE $BOX:/tmp/x; $CLI exec $BOX cat /tmp/x; $CLI cp $BOX:/etc/passwd - | tar -xO; \
+         $CLI top $BOX | awk '{ print $NF }'; $CLI stats --no-stream --format '{{.PIDs}}' $BOX; $REMOVE $BOX",
     ),
     (
         "update, and a reload of systemd",
         "memory.max 50331648",
-        // Not who describes it, and one name for the terminals. runc 1.1 loses a limit that leaves no swap at all.
+        // Not who describes it, and one name for the terminals. runc 1.1 loses a limit that leaves no swap at all, and from
+        // 1.1.3 to 1.1.6 it does not tell systemd of a device that the node lacks: the tunnel's (10:200), which every container may open.
         "$RUN -d --memory 64m --memory-swap 80m --pids-limit 50 --device /dev/loop-control:/dev/other --name $BOX $IMAGE sleep 1000 >/dev/null; \
          unit=$(sed 's/.*\\///' /proc/$($CLI inspect --format '{{.State.Pid}}' $BOX)/cgroup); \
          show() { systemctl show $unit -p Slice -p Delegate -p MemoryMax -p MemorySwapMax -p CPUWeight -p CPUQuotaPerSecUSec -p TasksMax -p DevicePolicy -p DeviceAllow -p AllowedCPUs | \
-         sed 's/char-136/char-pts/' | sort; }; show; $CLI update --memory 48m --memory-swap 80m --cpu-shares 2 --cpus 0.5 --cpuset-cpus 1 $BOX >/dev/null; echo $?; show; \
+         sed 's/char-136/char-pts/' | grep -v 10:200 | sort; }; show; $CLI update --memory 48m --memory-swap 80m --cpu-shares 2 --cpus 0.5 --cpuset-cpus 1 $BOX >/dev/null; echo $?; show; \
          systemctl daemon-reload; script -qec \"$CLI exec -it $BOX sh -c 'limits; true >/dev/other && echo opened; tty; true >/dev/tty && echo opened'\" /dev/null </dev/null | \
          tr -d '\\000\\004\\010\\r^@D'; $REMOVE $BOX",
     ),
     (
-        "signals",
-        "up\nusr1\nterm\n3",
+        "signals, and a restart",
+        "up\nusr1\nterm\nup\nterm\n3",
         "$RUN -d --name $BOX $IMAGE sh -c 'trap \"echo usr1\" USR1; trap \"echo term; exit 3\" TERM; echo up; while :; do sleep 0.2; done' >/dev/null; \
-         await '$CLI logs $BOX | grep -q up'; $CLI kill -s USR1 $BOX >/dev/null; await '$CLI logs $BOX | grep -q usr1'; $CLI stop -t 100 $BOX >/dev/null; $CLI logs $BOX; \
-         $CLI inspect --format '{{.State.ExitCode}}' $BOX; $CLI rm $BOX",
+         said() { await \"[ \\$($CLI logs $BOX | grep -c $1) = $2 ]\"; }; said up 1; $CLI kill -s USR1 $BOX >/dev/null; said usr1 1; $CLI restart -t 100 $BOX >/dev/null; said up 2; \
+         $CLI exec $BOX echo again; $CLI stop -t 100 $BOX >/dev/null; said term 2; $CLI logs $BOX; $CLI inspect --format '{{.State.ExitCode}}' $BOX; $CLI rm $BOX",
     ),
     (
-        "top and stats",
-        "\n1\n",
-        "$RUN -d --name $BOX $IMAGE sleep 1000 >/dev/null; $CLI top $BOX | awk '{ print $NF }'; $CLI stats --no-stream --format '{{.PIDs}}' $BOX; $REMOVE $BOX",
-    ),
-    (
-        "restart, by hand and by policy",
-        "true\nagain",
-        "$RUN -d --name $BOX $IMAGE sh -c 'trap \"exit 0\" TERM; while :; do sleep 0.2; done' >/dev/null; $CLI restart -t 100 $BOX; $CLI inspect --format '{{.State.Running}}' $BOX; $CLI exec $BOX echo again; $REMOVE $BOX; \
-         $RUN -d --restart on-failure:2 --name $BOX $IMAGE sh -c 'echo up; exit 4' >/dev/null; await '[ $($CLI logs $BOX | grep -c up) = 3 ]'; $CLI wait $BOX; $REMOVE $BOX; $CLI ps -a -q --filter name=$BOX | wc -l",
+        "restart by policy",
+        "4\n",
+        "$RUN -d --restart on-failure:1 --name $BOX $IMAGE sh -c 'echo up; exit 4' >/dev/null; await '[ $($CLI logs $BOX | grep -c up) = 2 ]'; $CLI wait $BOX; $REMOVE $BOX; $CLI ps -a -q --filter name=$BOX | wc -l",
     ),
     (
         "created, then started",
@@ -219,7 +215,7 @@ impl Engine {
         let line = format!(
             "cd; export XDG_RUNTIME_DIR=/run/user/$(id -u) CLI='{cli}' BARE='{cli} run {options}' RUN='{cli} run {options} --network none' CREATE='{cli} create {options} --network none' \
              REMOVE='{remove}' INIT='{init}' IMAGE={IMAGE} BOX={container} FILE=/var/tmp/{container}; \
-             await() {{ i=0; until eval \"$1\" || [ $((i += 1)) -gt 100 ]; do sleep 0.5; done; }}; $REMOVE $BOX >/dev/null 2>&1; {script}"
+             await() {{ i=0; until eval \"$1\" || [ $((i += 1)) -gt 100 ]; do sleep 0.5; done; }}; {script}"
         );
         run_within(QUESTION_BOUND, "runuser", &["-u", user, "--", "sh", "-c", &line])
     }
@@ -228,6 +224,9 @@ impl Engine {
 /// Asks both at the same time, and shows every difference.
 pub(crate) fn compare(questions: &[Question], runc: Engine, ours: Engine) {
     let mut failed = Vec::new();
+    // A question that an earlier run did not end, or one that failed, may leave its container.
+    let clean = || [runc, ours].map(|engine| engine.ask("$REMOVE $BOX"));
+    clean();
     for (name, word, question) in questions {
         let begun = Instant::now();
         let (expected, seen) = thread::scope(|scope| {
@@ -235,7 +234,7 @@ pub(crate) fn compare(questions: &[Question], runc: Engine, ours: Engine) {
             let seen = ours.ask(question);
             (expected.join().expect("the other runtime's answer"), seen)
         });
-        let expected_text = without_chance(&expected.stdout, runc.container);
+        let expected_text = without_masters_of_root(without_chance(&expected.stdout, runc.container));
         let same =
             (expected.status, &expected_text) == (seen.status, &without_chance(&seen.stdout, ours.container));
         // Two that fail alike prove nothing.
@@ -244,6 +243,7 @@ pub(crate) fn compare(questions: &[Question], runc: Engine, ours: Engine) {
         if !same || !proves {
             eprintln!("-- runc, which has to say {word:?}: {expected}\n-- inspect-runtime: {seen}");
             failed.push(name);
+            clean();
         }
     }
     assert!(failed.is_empty(), "these have another answer than from runc, or a wrong one: {failed:?}");
@@ -258,5 +258,16 @@ fn without_chance(text: &str, container: &str) -> String {
             let bare = word.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
             if is_id(bare) { word.replace(bare, "ID") } else { word.to_owned() }
         })
+        .collect()
+}
+
+/// runc before 1.1.15, as bookworm has it, makes the mount around a root private only where that is shared, and has made all of them slaves before:
+/// a container's root stays a slave. The later ones, and the runtime, make it private in any case.
+fn without_masters_of_root(text: String) -> String {
+    if generation() != "bookworm" {
+        return text;
+    }
+    text.split_inclusive('\n')
+        .map(|line| if line.starts_with("/ r") { line.replace(" master ", " ") } else { line.to_owned() })
         .collect()
 }
