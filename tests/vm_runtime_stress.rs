@@ -372,6 +372,43 @@ impl Unit {
 }
 
 #[test]
+fn another_s_processes_in_the_cgroup_are_left_alone() {
+    let _node = alone();
+    let step = if is_full() { 1 } else { 5 };
+    let bundle = Bundle::make("guest-of-another", ".");
+    let before = Node::settled();
+    let cgroup = format!("/sys/fs/cgroup/vm-stress/{}", bundle.id);
+    sh(&format!("mkdir -p {cgroup}/below"));
+    let mut other = std::process::Command::new("sleep").arg("100000").spawn().expect("sleep runs");
+    sh(&format!("echo {} >{cgroup}/below/cgroup.procs", other.id()));
+    // Start times are told apart by the clock's ticks.
+    std::thread::sleep(Duration::from_millis(50));
+    let refused = bundle.output(&["create"]);
+    assert!(!refused.status.success(), "there was a process in the cgroup");
+    let mut named = 0;
+    for number in (1..).step_by(step) {
+        let arguments = bundle.arguments(&["create"]);
+        let program = (&arguments[..], &*bundle.path);
+        let traced = tracer::act_at(program, Stdio::null(), Victim::All, Act::Kill, number);
+        let state = fs::read_to_string(bundle.root().join(&bundle.id).join("state.json"));
+        named += usize::from(state.is_ok_and(|state| state.contains(&cgroup)));
+        let output = bundle.output(&["delete", "--force"]);
+        let when = format!("killed at call {number}");
+        assert!(output.status.success(), "{when}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(other.try_wait().expect("it is a child"), None, "{when}");
+        assert!(!bundle.root().join(&bundle.id).exists(), "{when}");
+        if traced.call.is_none() {
+            break;
+        }
+    }
+    assert!(named > 0, "it was never killed with the cgroup in its state");
+    other.kill().expect("it is a child");
+    other.wait().expect("it is a child");
+    sh(&format!("rmdir {cgroup}/below {cgroup}"));
+    before.expect_again("after the other's end");
+}
+
+#[test]
 fn another_s_unit_with_the_name_of_the_scope_is_left_alone() {
     let _node = alone();
     let step = if is_full() { 1 } else { 47 };

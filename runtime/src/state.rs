@@ -87,9 +87,10 @@ pub struct State {
     /// The runtime's process that is creating it; 0 afterwards.
     #[serde(default)]
     pub creator_pid: i32,
-    /// That process's start time.
+    /// When creation began, in clock ticks since boot, as start times are. A younger process is not the creator, and an older one
+    /// none of the container's. 0 in the states of versions that did not write it.
     #[serde(default)]
-    pub creator_start: u64,
+    pub creation_began: u64,
 }
 
 fn always() -> bool {
@@ -425,6 +426,7 @@ impl State {
             rootfs: rootfs.to_path_buf(),
             created: crate::time::now(),
             creator_pid: rustix::process::getpid().as_raw_nonzero().get(),
+            creation_began: crate::sys::ticks_since_boot(),
             ..State::default()
         }
     }
@@ -439,7 +441,9 @@ impl State {
     #[must_use]
     pub fn status(&self, directory: &StateDirectory) -> Status {
         if self.init_process_pid == 0 {
-            let is_creating = self.creator_pid > 0 && process_start(self.creator_pid).is_some();
+            // One that is younger has the pid of a creator that is gone.
+            let may_be = |start| self.creation_began == 0 || start <= self.creation_began;
+            let is_creating = self.creator_pid > 0 && process_start(self.creator_pid).is_some_and(may_be);
             return if is_creating { Status::Creating } else { Status::Stopped };
         }
         match (self.is_init_alive(), directory.start_socket().exists()) {
@@ -567,5 +571,18 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(process_start(own).unwrap() > 0);
         assert_eq!(process_start(i32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_that_got_the_pid_of_the_creator_is_not_creating() {
+        let directory = StateDirectory::locate(Path::new("/r"), "c").unwrap();
+        let mut state = State::new("c", "1.3.0", Path::new("/b"), Path::new("/b/rootfs"));
+        assert!(process_start(state.creator_pid).unwrap() <= state.creation_began);
+        assert_eq!(state.status(&directory), Status::Creating);
+        state.creation_began = 1;
+        assert_eq!(state.status(&directory), Status::Stopped);
+        // As earlier versions wrote it.
+        state.creation_began = 0;
+        assert_eq!(state.status(&directory), Status::Creating);
     }
 }

@@ -8,7 +8,7 @@ use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace, HookPlan};
 use crate::intel_rdt::ResourceClass;
 use crate::process::parent::load_spec;
-use crate::state::{State, StateDirectory, StateError, Status};
+use crate::state::{State, StateDirectory, StateError, Status, process_start};
 
 /// Removes what a container left; with `force` a living one, too, and then one that is not there is no error.
 pub(super) fn run(id: &str, force: bool, context: &Context) -> Result<u8, RuntimeError> {
@@ -108,10 +108,24 @@ fn remove_cgroup(path: &Path, state: &State) -> Result<(), RuntimeError> {
         return Ok(());
     }
     match Cgroup::open(path, None) {
-        Ok(cgroup) if cgroup.is_populated().unwrap_or(false) => cgroup.kill_all()?,
+        Ok(cgroup) if cgroup.is_populated().unwrap_or(false) => {
+            if is_anothers(&cgroup, state)? {
+                return Ok(());
+            }
+            cgroup.kill_all()?;
+        }
         _ => {}
     }
     Ok(cgroup::delete(path, scope.as_ref())?)
+}
+
+/// Creation was cut short, maybe before it found the cgroup in use: a process that is older than it is none of the container's.
+fn is_anothers(cgroup: &Cgroup, state: &State) -> Result<bool, RuntimeError> {
+    if state.init_process_pid != 0 {
+        return Ok(false);
+    }
+    let starts = cgroup.processes()?.into_iter().filter_map(|pid| process_start(pid.as_raw_nonzero().get()));
+    Ok(starts.min().is_some_and(|oldest| oldest < state.creation_began))
 }
 
 /// What of the spec matters now.
