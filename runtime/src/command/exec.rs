@@ -269,10 +269,20 @@ fn clone_into(
 ) -> Result<(Pid, OwnedFd, Channel), RuntimeError> {
     let private_mount = &target.context.private_mount;
     match exec::clone(plan, cgroup.map(Cgroup::fd), private_mount) {
-        Err(error) if error.is_busy() && cgroup.is_some() && !is_chosen => {
-            let init = init_cgroup(target.state)?;
-            Ok(exec::clone(plan, Some(init.fd()), private_mount)?)
-        }
+        Err(error) if error.is_busy() => match cgroup {
+            Some(cgroup) if is_chosen => Err(RuntimeError::Refused {
+                operation: "put the process into the cgroup",
+                reason: format!(
+                    "`{}` has controllers turned on for the cgroups below it, and the kernel lets no process be beside those; \
+                     name one of them with --cgroup",
+                    cgroup.path().display()
+                ),
+            }),
+            _ => {
+                let init = init_cgroup(target.state)?;
+                Ok(exec::clone(plan, Some(init.fd()), private_mount)?)
+            }
+        },
         cloned => Ok(cloned?),
     }
 }
