@@ -39,7 +39,7 @@ impl<'fd> Targets<'fd> {
         if self.parent.as_ref().is_none_or(|(path, _)| path != parent) {
             self.forget_parent();
             let is_missing = self.empty.as_deref() == Some(parent);
-            match self.open_unless(is_missing, target, strict) {
+            match self.open_unless(is_missing, target) {
                 Err(Errno::NOENT) => {}
                 Err(Errno::LOOP) if strict => {
                     return Err(StepError::refused(
@@ -48,12 +48,13 @@ impl<'fd> Targets<'fd> {
                         "there is a symlink in the path, and it must be mounted on ordinary directory",
                     ));
                 }
+                Err(Errno::LOOP) => return self.follow(target),
                 result => return result.step("open the directory", display(target)),
             }
             if strict || name.is_empty() {
                 // Rare: made in the general way, then looked at.
                 resolve::open_or_make_directory(self.root, target)?;
-                return self.open_from_root(target, strict).step("open the directory", display(target));
+                return self.open_from_root(target).step("open the directory", display(target));
             }
             let text = String::from_utf8_lossy(parent);
             let path = CString::new(parent).map_err(|_| Errno::INVAL).step("use the path", &text)?;
@@ -63,27 +64,30 @@ impl<'fd> Targets<'fd> {
             // Something else is there, a symlink perhaps: the resolver knows what may be followed.
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 self.forget_parent();
-                let directory = resolve::open_or_make_directory(self.root, target)?;
                 if strict {
-                    return self.open_from_root(target, strict).step("mount on", display(target));
+                    resolve::open_or_make_directory(self.root, target)?;
+                    return self.open_from_root(target).step("mount on", display(target));
                 }
-                Ok(directory)
+                self.follow(target)
             }
             result => result.step("make the directory", display(target)),
         }
     }
 
-    fn open_unless(&self, is_missing: bool, target: &CStr, strict: bool) -> Result<OwnedFd, Errno> {
-        if is_missing { Err(Errno::NOENT) } else { self.open_from_root(target, strict) }
+    fn open_unless(&self, is_missing: bool, target: &CStr) -> Result<OwnedFd, Errno> {
+        if is_missing { Err(Errno::NOENT) } else { self.open_from_root(target) }
     }
 
-    fn open_from_root(&self, target: &CStr, strict: bool) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        if strict {
-            resolve::open_ordinary(self.root, target, flags)
-        } else {
-            resolve::open_with(self.root, target, flags)
-        }
+    fn open_from_root(&self, target: &CStr) -> Result<OwnedFd, Errno> {
+        resolve::open_ordinary(self.root, target, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// Opens a directory with a symlink in its path, which may lead anywhere in the container but into procfs.
+    #[cold]
+    fn follow(&self, target: &CStr) -> Result<OwnedFd, StepError> {
+        let directory = resolve::open_or_make_directory(self.root, target)?;
+        check_not_in_procfs(&directory, target)?;
+        Ok(directory)
     }
 
     fn make_in_parent(&self, name: &[u8]) -> Result<OwnedFd, Errno> {
@@ -146,14 +150,16 @@ impl<'fd> Targets<'fd> {
     }
 }
 
-/// A symlink in the image may lead a bind into `/proc`, where the spec alone was checked: the opened target decides.
+/// A symlink in the image may lead a mount into `/proc`, where the spec alone was checked: the opened target decides. `/procx` is
+/// not in `/proc`, whatever the image makes of it.
 pub(super) fn check_not_in_procfs(place: &OwnedFd, target: &CStr) -> Result<(), StepError> {
-    if target.to_bytes().starts_with(b"proc") {
+    let below = target.to_bytes().strip_prefix(b"proc");
+    if below.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) {
         return Ok(());
     }
     let magic = rustix::fs::fstatfs(place).step("examine", display(target))?.f_type;
     if magic == libc::PROC_SUPER_MAGIC {
-        return Err(StepError::refused("bind to", display(target), "it leads into procfs"));
+        return Err(StepError::refused("mount on", display(target), "it leads into procfs"));
     }
     Ok(())
 }
@@ -161,4 +167,39 @@ pub(super) fn check_not_in_procfs(place: &OwnedFd, target: &CStr) -> Result<(), 
 /// A target as a path of the container, for messages: made only when one is shown.
 pub(super) fn display(target: &CStr) -> impl std::fmt::Display + '_ {
     std::fmt::from_fn(move |formatter| write!(formatter, "/{}", target.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    #[test]
+    fn symlinks_lead_no_mount_into_procfs() {
+        let root = rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        symlink("/proc", directory.path().join("procx")).unwrap();
+        symlink("/dev", directory.path().join("elsewhere")).unwrap();
+        let open = |name: &str| {
+            let target = directory.path().strip_prefix("/").unwrap().join(name);
+            let target = CString::new(target.to_str().unwrap()).unwrap();
+            Targets::below(root.as_fd()).open_directory(&target, false).map(drop)
+        };
+        for name in ["procx", "procx/sys"] {
+            assert!(open(name).unwrap_err().to_string().contains("mount on"), "{name}");
+        }
+        open("elsewhere").unwrap();
+    }
+
+    #[test]
+    fn a_name_that_begins_like_proc_is_not_in_it() {
+        let procfs = rustix::fs::openat(CWD, c"/proc/sys", OFlags::PATH, Mode::empty()).unwrap();
+        assert!(check_not_in_procfs(&procfs, c"procx/sys").is_err());
+        for allowed in [c"proc", c"proc/cpuinfo"] {
+            check_not_in_procfs(&procfs, allowed).unwrap();
+        }
+    }
 }
