@@ -220,7 +220,8 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError::Exists`].
     pub fn create(&self) -> Result<(), StateError> {
-        let make = || DirBuilder::new().mode(0o711).create(&self.path);
+        // Nobody else's: the mode of the socket that starts the container is what the caller's file creation mask leaves.
+        let make = || DirBuilder::new().mode(0o700).create(&self.path);
         let result = match make() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let root = self.path.parent().unwrap_or(Path::new("/"));
@@ -549,6 +550,9 @@ mod tests {
         assert!(directory.load().unwrap_err().to_string().contains("container does not exist"));
         directory.create().unwrap();
         assert!(matches!(directory.create(), Err(StateError::Exists { .. })));
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(directory.path()).unwrap().permissions());
+        assert_eq!(mode & 0o7777, 0o700);
         let state = State::new("c", "1.3.0", Path::new("/b"), Path::new("/b/rootfs"));
         directory.save(&state).unwrap();
         assert_eq!(directory.load().unwrap().bundle, Path::new("/b"));
