@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use crate::plan::{CLONE_NEWTIME, NamespacePlan, Plan};
 use crate::step::{Step, StepError};
 use crate::sys;
+use crate::validate::{InvalidSpec, invalid};
 
 /// The magic number of the file system that namespaces are files of (`linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -105,6 +106,31 @@ pub(crate) fn prepare(plan: &Plan, time_offsets: String) -> Result<NamespaceStep
     Ok(steps)
 }
 
+/// Refuses sysctls whose namespace, although it is given by path, is the runtime's own: they would change the host, as runc says of
+/// those of the network.
+pub(crate) fn check_sysctls(plan: &Plan) -> Result<(), InvalidSpec> {
+    for (path, _) in &plan.sysctls {
+        let name = path.to_string_lossy();
+        let (flag, own) = if name.starts_with("sys/net/") {
+            (libc::CLONE_NEWNET, "/proc/self/ns/net")
+        } else if name == "sys/kernel/domainname" {
+            (libc::CLONE_NEWUTS, "/proc/self/ns/uts")
+        } else if name.starts_with("sys/user/") {
+            (libc::CLONE_NEWUSER, "/proc/self/ns/user")
+        } else {
+            (libc::CLONE_NEWIPC, "/proc/self/ns/ipc")
+        };
+        let inode = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        // One that is not there is told of when it is opened.
+        let joined = plan.namespace_path(flag).and_then(inode);
+        if joined.is_some() && joined == inode(Path::new(own)) {
+            let field = format!("linux.sysctl.{}", name.trim_start_matches("sys/").replace('/', "."));
+            return Err(invalid(&field, "its namespace is the runtime's own: it would change the host"));
+        }
+    }
+    Ok(())
+}
+
 /// Brings up the loopback device of a new network namespace, as runc and crun do: nobody else would for one that no network
 /// plugin is told of.
 pub(crate) fn bring_up_loopback() -> Result<(), StepError> {
@@ -136,4 +162,24 @@ pub(crate) fn make_time_namespace(offsets: &str) -> Result<(), StepError> {
     }
     let path = "/proc/self/timens_offsets";
     std::fs::write(path, offsets).step("write", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_of_the_runtimes_own_namespaces_are_refused() {
+        let check = |path: &str| {
+            let mut spec = serde_json::to_value(crate::default_spec::default_spec(None)).unwrap();
+            spec["linux"]["sysctl"] = serde_json::json!({"net.ipv4.ip_forward": "1"});
+            spec["linux"]["namespaces"] = serde_json::json!([{"type": "network", "path": path}]);
+            let spec = serde_json::from_value(spec).unwrap();
+            let plan = crate::plan::plan(&spec, Path::new("/b"), Path::new("/b/rootfs"), Default::default());
+            check_sysctls(&plan.unwrap()).map_err(|error| error.to_string())
+        };
+        assert!(check("/proc/self/ns/net").unwrap_err().contains("`linux.sysctl.net.ipv4.ip_forward`"));
+        assert_eq!(check("/proc/self/ns/uts"), Ok(()));
+        assert_eq!(check("/nonexistent"), Ok(()));
+    }
 }

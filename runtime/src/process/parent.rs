@@ -87,6 +87,7 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
     check_console(&request, &plan)?;
     request.context.log.warnings(plan.process.capabilities.warnings());
     let driver = request.context.driver();
+    namespaces::check_sysctls(&plan)?;
     let linux = spec.linux().as_ref();
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let mut cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?.resolve()?;
