@@ -1,16 +1,20 @@
 //! The six hook points of runtime-spec: programs of the host or the container, with the container's state on their stdin.
 
 use std::ffi::CString;
-use std::io::{self, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use oci_spec::runtime::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use crate::log::Log;
 use crate::plan::c_string;
+use crate::state::State;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned, StringList};
 use crate::validate::{InvalidSpec, invalid};
@@ -151,6 +155,16 @@ pub(crate) fn run(hooks: &[HookCommand], place: HookPlace<'_>, state: &[u8]) -> 
     hooks.iter().try_for_each(|hook| run_one(hook, place, state))
 }
 
+/// Runs the hooks of a container that is gone. runtime-spec: a failure is logged, and the remaining hooks run.
+pub(crate) fn run_poststop(hooks: &HookPlan, state: &State, log: &Log) {
+    let place = HookPlace { environment: None, directory: Some(&state.bundle) };
+    for hook in &hooks.poststop {
+        if let Err(error) = run(std::slice::from_ref(hook), place, &state.to_spec_json(0, "stopped")) {
+            log.warning(&crate::step::chain(&error));
+        }
+    }
+}
+
 fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(), HookError> {
     let failed = |source| HookError::Run {
         point: hook.point,
@@ -159,21 +173,8 @@ fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(),
         source,
     };
     let (pidfd, input, output) = spawn(hook, place).map_err(failed)?;
-    // A hook need not read its state: a closed pipe is no failure.
-    let mut input = std::fs::File::from(input);
-    match input.write_all(state) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(failed(StepError::refused("write the state to", "its stdin", "the pipe failed")));
-        }
-        _ => drop(input),
-    }
-    let mut ready = [PollFd::new(&pidfd, PollFlags::IN)];
-    let is_over = loop {
-        match poll(&mut ready, hook.timeout.as_ref()) {
-            Err(rustix::io::Errno::INTR) => {}
-            count => break count.step("wait for", "it").map_err(failed)? > 0,
-        }
-    };
+    let mut pipes = Pipes { input: Some(input), state, output: Some(output), text: Vec::new() };
+    let is_over = pipes.attend(&pidfd, hook.timeout).map_err(failed)?;
     if !is_over {
         sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
     }
@@ -195,21 +196,84 @@ fn run_one(hook: &HookCommand, place: HookPlace<'_>, state: &[u8]) -> Result<(),
         number: hook.number,
         path: hook.display.clone(),
         result,
-        output: read_output(output),
+        output: String::from_utf8_lossy(&pipes.text).trim_end().to_owned(),
     })
 }
 
-/// What the hook wrote to stderr, as far as a message bears.
-fn read_output(output: OwnedFd) -> String {
-    let mut text = Vec::new();
-    std::fs::File::from(output).take(1024).read_to_end(&mut text).ok();
-    String::from_utf8_lossy(&text).trim_end().to_owned()
+/// How much of what a hook writes to stderr a message bears.
+const MAX_OUTPUT: usize = 1024;
+
+/// What goes to a hook and comes from it. A hook may read its state late or never, and write more than a pipe holds: neither stops
+/// it, nor its timeout.
+struct Pipes<'s> {
+    input: Option<OwnedFd>,
+    /// What is left to write.
+    state: &'s [u8],
+    output: Option<OwnedFd>,
+    /// The beginning of what it wrote.
+    text: Vec<u8>,
+}
+
+impl Pipes<'_> {
+    /// Serves the hook until it ends; `false` if it does not in time.
+    fn attend(&mut self, pidfd: &OwnedFd, timeout: Option<Timespec>) -> Result<bool, StepError> {
+        let timeout = timeout.and_then(|timeout| std::time::Duration::try_from(timeout).ok());
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut ready = vec![PollFd::new(pidfd, PollFlags::IN)];
+            ready.extend(self.input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
+            ready.extend(self.output.iter().map(|output| PollFd::new(output, PollFlags::IN)));
+            match poll(&mut ready, left.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).step("wait for", "it"),
+            }
+            let has_ended = !ready[0].revents().is_empty();
+            self.write();
+            self.read();
+            if has_ended {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Writes what there is room for, and closes the pipe behind the last byte. That nobody reads is no failure.
+    fn write(&mut self) {
+        let Some(input) = &self.input else { return };
+        match rustix::io::write(input, self.state) {
+            Ok(length) => self.state = &self.state[length..],
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) => self.state = &[],
+        }
+        if self.state.is_empty() {
+            self.input = None;
+        }
+    }
+
+    /// Reads what is there.
+    fn read(&mut self) {
+        let mut block = [0_u8; 4096];
+        while let Some(output) = &self.output {
+            match rustix::io::read(output, &mut block) {
+                Ok(length @ 1..) => {
+                    let wanted = length.min(MAX_OUTPUT - self.text.len());
+                    self.text.extend_from_slice(&block[..wanted]);
+                }
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                Ok(_) | Err(_) => self.output = None,
+            }
+        }
+    }
 }
 
 fn spawn(hook: &HookCommand, place: HookPlace<'_>) -> Result<(OwnedFd, OwnedFd, OwnedFd), StepError> {
     let (child_input, input) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
     let (output, child_output) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
-    rustix::fs::fcntl_setfl(&output, rustix::fs::OFlags::NONBLOCK).step("prepare", "a pipe")?;
+    for end in [&input, &output] {
+        rustix::fs::fcntl_setfl(end, rustix::fs::OFlags::NONBLOCK).step("prepare", "a pipe")?;
+    }
     let request = CloneRequest { flags: sys::CLONE_CLEAR_SIGHAND, cgroup: None };
     match sys::clone_process(request).step("start", hook.display.display())? {
         Cloned::Parent(_, pidfd) => Ok((pidfd, input, output)),
@@ -238,4 +302,27 @@ fn run_child(hook: &HookCommand, place: HookPlace<'_>, input: BorrowedFd<'_>, ou
     std::fs::File::from(output.try_clone_to_owned().unwrap_or_else(|_| sys::exit_now(127)))
         .write_all(error.to_string().as_bytes())
         .ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_line(line: &str, state: &[u8], timeout: Option<i64>) -> Result<(), String> {
+        let hook = serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", line], "timeout": timeout});
+        let hook = plan_hook("prestart", 0, &serde_json::from_value(hook).unwrap()).unwrap();
+        let place = HookPlace { environment: None, directory: None };
+        run(&[hook], place, state).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_pipe_does_not_hold_stops_no_hook() {
+        let state = vec![b'x'; 300_000];
+        let line = "head -c 200000 /dev/zero >&2; [ $(wc -c) = 300000 ]";
+        assert_eq!(run_line(&format!("PATH=/usr/bin:/bin; {line}"), &state, None), Ok(()));
+        let failed = run_line("echo why >&2; exit 3", &state, None).unwrap_err();
+        assert!(failed.ends_with("exit status 3: \"why\""), "{failed}");
+        let late = run_line("exec /bin/sleep 30", &state, Some(1)).unwrap_err();
+        assert!(late.contains("did not end within 1 s"), "{late}");
+    }
 }

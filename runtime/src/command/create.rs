@@ -64,7 +64,7 @@ fn start(created: &Created) -> Result<(), RuntimeError> {
     run_poststart(&created.hooks, &created.state, pid)
 }
 
-/// Hooks after the start. One that fails is logged by the caller; the container goes on, as runtime-spec says.
+/// Hooks after the start. Where one fails, the caller stops the container and removes it, as runtime-spec says since 1.3.
 pub(super) fn run_poststart(
     hooks: &hooks::HookPlan,
     state: &crate::state::State,

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cgroup::{self, Cgroup, ScopeOwner};
 use crate::context::Context;
 use crate::error::RuntimeError;
-use crate::hooks::{self, HookPlace, HookPlan};
+use crate::hooks::{self, HookPlan};
 use crate::intel_rdt::ResourceClass;
 use crate::process::parent::load_spec;
 use crate::state::{State, StateDirectory, StateError, Status, process_start};
@@ -82,15 +82,7 @@ pub(super) fn remove(
     }
     directory.remove(state.has_filter)?;
     if let Some(hooks) = hooks {
-        let place = HookPlace { environment: None, directory: Some(&state.bundle) };
-        for hook in &hooks.poststop {
-            // runtime-spec: a failure is logged, and the remaining hooks run.
-            if let Err(error) =
-                hooks::run(std::slice::from_ref(hook), place, &state.to_spec_json(0, "stopped"))
-            {
-                context.log.warning(&crate::step::chain(&error));
-            }
-        }
+        hooks::run_poststop(hooks, state, &context.log);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `start`.
 
+use super::delete::Leftover;
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::HookPlan;
@@ -34,7 +35,10 @@ pub(super) fn run(id: &str, context: &Context) -> Result<u8, RuntimeError> {
     channel.send(&Message::Go).step("speak to", "the init process")?;
     payload::await_payload(&channel, &state, state.init_process_pid, seccomp.as_ref())?;
     if let Err(error) = super::create::run_poststart(&hooks, &state, state.init_process_pid) {
-        context.log.warning(&crate::step::chain(&error));
+        // runtime-spec 1.3, "Lifecycle": the container is stopped and destroyed. Versions before had it go on.
+        let leftover = Leftover { kill: true, known: None };
+        super::delete::remove(&directory, &state, context, leftover)?;
+        return Err(error);
     }
     Ok(0)
 }

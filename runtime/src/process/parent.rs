@@ -3,6 +3,7 @@
 mod answers;
 mod helper;
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -118,6 +119,7 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
         child,
         mapped_mounts: Vec::new(),
     };
+        has_run_hooks: Cell::new(false),
     match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
         Err(error) => {
@@ -152,6 +154,8 @@ struct Creation<'s> {
     /// Mounts whose ids are mapped as the container's user namespace does, and whether those below are, too.
     mapped_mounts: Vec<(OwnedFd, bool)>,
 }
+    /// Hooks have run, perhaps one that failed: if it all fails now, those that undo what they did run as well.
+    has_run_hooks: Cell<bool>,
 
 impl Creation<'_> {
     fn run(
@@ -534,7 +538,17 @@ impl Creation<'_> {
         if let Some(root) = self.state.root_mount {
             rootfs::detach(&self.state.rootfs, root, self.state.mount_namespace.as_deref()).ok();
         }
-        self.directory.remove(self.state.has_filter).ok();
+        // Deleted meanwhile and created once more, it is another's.
+        let is_others = self.directory.load().is_ok_and(|state| state.created != self.state.created);
+        if !is_others {
+            self.directory.remove(self.state.has_filter).ok();
+        }
+        // runtime-spec, "Lifecycle": where a hook of `create` fails, the container is destroyed and these run.
+        if self.has_run_hooks.get()
+            && let Ok(hooks) = HookPlan::from_spec(self.spec.hooks().as_ref())
+        {
+            crate::hooks::run_poststop(&hooks, &self.state, &self.context.log);
+        }
     }
 }
 

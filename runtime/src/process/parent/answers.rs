@@ -19,6 +19,7 @@ impl Creation<'_> {
                 Message::Hooks => {
                     let pid = self.child.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
                     let place = HookPlace { environment: None, directory: Some(&self.state.bundle) };
+                    self.has_run_hooks.set(true);
                     hooks::run(&hooks.create_runtime, place, &self.state.to_spec_json(pid, "creating"))?;
                     channel.send_go().step("speak to", "the init process")?;
                 }
