@@ -1,6 +1,11 @@
 //! `delete`.
 
+use std::os::fd::AsFd;
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::{self, Cgroup, ScopeOwner};
 use crate::context::Context;
@@ -9,11 +14,21 @@ use crate::hooks::{self, HookPlan};
 use crate::intel_rdt::ResourceClass;
 use crate::process::parent::load_spec;
 use crate::state::{State, StateDirectory, StateError, Status, process_start};
+use crate::step::Step as _;
+use crate::sys;
 
 /// Removes what a container left; with `force` a living one, too, and then one that is not there is no error.
 pub(super) fn run(id: &str, force: bool, context: &Context) -> Result<u8, RuntimeError> {
     let directory = StateDirectory::locate(&context.root, id)?;
-    let state = match directory.load() {
+    let mut loaded = directory.load();
+    if let Ok(state) = &loaded
+        && force
+        && state.status(&directory) == Status::Creating
+    {
+        end_creator(state, &directory)?;
+        loaded = directory.load();
+    }
+    let state = match loaded {
         Ok(state) => state,
         Err(StateError::Missing { .. }) if force => {
             // The runtime was killed between making the directory and writing into it.
@@ -33,6 +48,29 @@ pub(super) fn run(id: &str, force: bool, context: &Context) -> Result<u8, Runtim
     }
     remove(&directory, &state, context, Leftover { kill: force, known: None })?;
     Ok(0)
+}
+
+/// Ends the runtime that is still creating the container, as if it had been killed before: going on, it would take what others make in
+/// the container's place for its own.
+fn end_creator(state: &State, directory: &StateDirectory) -> Result<(), RuntimeError> {
+    let creator = Pid::from_raw(state.creator_pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let Some(creator) = creator else { return Ok(()) };
+    // Asked again now that the process cannot become another's; states without its time cannot tell.
+    if state.creation_began == 0 || state.status(directory) != Status::Creating {
+        return Ok(());
+    }
+    match sys::send_signal(creator.as_fd(), libc::SIGKILL) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+            Err(error).step("end the runtime that creates", &state.id)?;
+        }
+        _ => {}
+    }
+    loop {
+        match poll(&mut [PollFd::new(&creator, PollFlags::IN)], None) {
+            Err(Errno::INTR) => {}
+            ended => return Ok(ended.map(drop).step("await the runtime that creates", &state.id)?),
+        }
+    }
 }
 
 /// What is known of a container that is to go.
