@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Process, Spec};
 
 use crate::plan::namespace_path;
 use crate::rootfs::options::{MountOptions, propagation};
@@ -277,6 +277,7 @@ fn check_unsupported(spec: &Spec) -> Result<(), InvalidSpec> {
         "linux.rootfsPropagation",
         "it is none of shared, slave, private, unbindable or those with an r in front",
     )?;
+    check_listener(linux)?;
     if let Some(rdt) = linux.intel_rdt() {
         crate::intel_rdt::check(rdt)?;
     }
@@ -286,6 +287,19 @@ fn check_unsupported(spec: &Spec) -> Result<(), InvalidSpec> {
             .map_err(|error| invalid("linux.resources", &crate::step::chain(&error))),
         None => Ok(()),
     }
+}
+
+fn check_listener(linux: &Linux) -> Result<(), InvalidSpec> {
+    let Some(profile) = linux.seccomp() else { return Ok(()) };
+    let field = "linux.seccomp.listenerPath";
+    if profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
+        return Ok(());
+    }
+    let metadata = profile.listener_metadata().as_deref().unwrap_or_default();
+    ensure(metadata.is_empty(), field, "it is missing, and there is listenerMetadata for it")?;
+    let mut rules = profile.syscalls().iter().flatten();
+    let notifies = rules.any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    ensure(!notifies, field, "it is missing, and a rule has SCMP_ACT_NOTIFY")
 }
 
 #[cfg(test)]
@@ -328,6 +342,20 @@ mod tests {
             }),
             ("linux.timeOffsets", |spec| {
                 spec["linux"]["timeOffsets"] = serde_json::json!({"monotonic": {"secs": 1}});
+            }),
+            ("linux.seccomp.listenerPath", |spec| {
+                spec["linux"]["seccomp"] =
+                    serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"});
+            }),
+            ("linux.seccomp.listenerPath", |spec| {
+                let rule = serde_json::json!({"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"});
+                spec["linux"]["seccomp"] =
+                    serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+            }),
+            ("mounts[1].options", |spec| {
+                spec["mounts"][1] = serde_json::json!({
+                    "destination": "/x", "type": "bind", "source": "/x", "options": ["remount"]
+                });
             }),
             ("linux.rootfsPropagation", |spec| spec["linux"]["rootfsPropagation"] = "sideways".into()),
             ("windows", |spec| spec["windows"] = serde_json::json!({"layerFolders": ["x"]})),

@@ -77,6 +77,20 @@ pub enum SeccompError {
         /// The largest value the kernel passes on.
         maximum: u32,
     },
+    /// An errno where there is none to return.
+    #[error("cannot compile seccomp profile: action {action} takes no errnoRet, which is {value}")]
+    NoReturnValue {
+        /// The action it belongs to.
+        action: LinuxSeccompAction,
+        /// The value given.
+        value: u32,
+    },
+    /// A rule for nothing.
+    #[error("cannot compile seccomp profile: a rule with action {action} names no system call")]
+    NoNames {
+        /// The rule's action.
+        action: LinuxSeccompAction,
+    },
     /// Notification where it would stop the runtime itself.
     #[error("SCMP_ACT_NOTIFY cannot be used {place}")]
     Notify {
@@ -222,6 +236,9 @@ fn check(profile: &LinuxSeccomp) -> Result<(), SeccompError> {
 
 fn check_rule(rule: &LinuxSyscall) -> Result<(), SeccompError> {
     check_return_value(rule.action(), rule.errno_ret())?;
+    if rule.names().is_empty() {
+        return Err(SeccompError::NoNames { action: rule.action() });
+    }
     // The runtime hands the listener on after the program is installed: with `write` waiting for an answer it never could.
     if rule.action() == LinuxSeccompAction::ScmpActNotify && rule.names().iter().any(|name| name == "write") {
         return Err(SeccompError::Notify { place: "for the write syscall" });
@@ -240,13 +257,11 @@ fn check_rule(rule: &LinuxSyscall) -> Result<(), SeccompError> {
 }
 
 fn check_return_value(action: LinuxSeccompAction, value: Option<u32>) -> Result<(), SeccompError> {
+    let Some(value) = value else { return Ok(()) };
     let maximum = match action {
         LinuxSeccompAction::ScmpActErrno => action::MAX_ERRNO,
         LinuxSeccompAction::ScmpActTrace => action::MAX_TRACE_DATA,
-        _ => return Ok(()),
+        _ => return Err(SeccompError::NoReturnValue { action, value }),
     };
-    match value {
-        Some(value) if value > maximum => Err(SeccompError::ReturnValue { action, value, maximum }),
-        _ => Ok(()),
-    }
+    if value > maximum { Err(SeccompError::ReturnValue { action, value, maximum }) } else { Ok(()) }
 }

@@ -121,6 +121,16 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ),
         (r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_MIPS"]}"#, "SCMP_ARCH_MIPS"),
         (r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096}"#, "4096"),
+        // config-linux.md: "When the action doesn't support an errno, the runtime MUST print and error and fail."
+        (r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 5}"#, "SCMP_ACT_ALLOW takes no errnoRet"),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 5}]}"#,
+            "SCMP_ACT_KILL takes no errnoRet",
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_KILL"}]}"#,
+            "names no system call",
+        ),
         (
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#,
             "WAIT_KILLABLE_RECV",
@@ -251,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn any_names_are_compiled_or_refused(names in prop::collection::vec(".{0,40}", 0..20)) {
+    fn any_names_are_compiled_or_refused(names in prop::collection::vec(".{0,40}", 1..20)) {
         let json = serde_json::json!({
             "defaultAction": "SCMP_ACT_ERRNO",
             "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }],
