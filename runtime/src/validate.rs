@@ -336,13 +336,13 @@ mod tests {
             }),
             ("mounts[0].destination", |spec| spec["mounts"][0]["destination"] = "/proc/self".into()),
             ("mounts[0].destination", |spec| spec["mounts"][0]["destination"] = "/x/..".into()),
-            ("mounts[0].options", |spec| spec["mounts"][0]["options"] = serde_json::json!(["remount"])),
             ("linux.sysctl.kernel.panic", |spec| {
                 spec["linux"]["sysctl"] = serde_json::json!({"kernel.panic": "1"});
             }),
             ("linux.timeOffsets", |spec| {
                 spec["linux"]["timeOffsets"] = serde_json::json!({"monotonic": {"secs": 1}});
             }),
+            ("linux.rootfsPropagation", |spec| spec["linux"]["rootfsPropagation"] = "sideways".into()),
             ("linux.seccomp.listenerPath", |spec| {
                 spec["linux"]["seccomp"] =
                     serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"});
@@ -357,7 +357,6 @@ mod tests {
                     "destination": "/x", "type": "bind", "source": "/x", "options": ["remount"]
                 });
             }),
-            ("linux.rootfsPropagation", |spec| spec["linux"]["rootfsPropagation"] = "sideways".into()),
             ("windows", |spec| spec["windows"] = serde_json::json!({"layerFolders": ["x"]})),
         ];
         for (field, change) in cases {

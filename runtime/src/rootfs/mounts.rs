@@ -46,7 +46,7 @@ pub(super) fn apply(
             let covered = if *copy_up { Some(tmpcopyup::open(root, target)?) } else { None };
             mount_on(&directory, source, kind, *flags, data)
                 .step("mount", format_args!("{} on /{}", kind.to_string_lossy(), target.to_string_lossy()))?;
-            if kind.as_c_str() == c"tmpfs" && covered.is_none() {
+            if kind.as_c_str() == c"tmpfs" && covered.is_none() && *flags & libc::MS_REMOUNT == 0 {
                 targets.mounted_empty(target, directory);
             } else {
                 targets.mounted(target, directory);

@@ -109,6 +109,8 @@ const SUPER_BLOCK: &[Word] = &[
     word("silent", true, libc::MS_SILENT, 0),
     word("loud", false, libc::MS_SILENT, 0),
     word("defaults", false, 0, 0),
+    // Of what an earlier mount of the spec put there.
+    word("remount", true, libc::MS_REMOUNT, 0),
 ];
 
 /// Reads a propagation word; `None` for any other.
@@ -136,6 +138,11 @@ impl MountOptions {
         if mount.typ().as_deref() == Some("bind") && options.bind.is_none() {
             options.bind = Some(false);
         }
+        // A bind mount is new, and for a cgroup hierarchy its options are those of the whole host.
+        let is_cgroup = matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        if options.flags & libc::MS_REMOUNT != 0 && (options.bind.is_some() || is_cgroup) {
+            options.refused = Some("remount".to_owned());
+        }
         options
     }
 
@@ -150,7 +157,6 @@ impl MountOptions {
             "idmap" => self.idmap = Some(false),
             "ridmap" => self.idmap = Some(true),
             "tmpcopyup" => self.copy_up = true,
-            "remount" => self.refused = Some(name.to_owned()),
             _ => self.add_flag(name),
         }
     }
