@@ -82,7 +82,7 @@ impl Context {
             systemd_cgroup: global.systemd_cgroup,
             is_rootless,
             user_bus: user_bus.filter(|_| is_rootless),
-            listen_fds: call.variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0),
+            listen_fds: listen_fds(call),
             private_mount: PrivateMount::default(),
         }
     }
@@ -94,5 +94,31 @@ impl Context {
             (Some(address), true) if self.is_rootless => Driver::SystemdUser { address: address.clone() },
             (_, true) => Driver::Systemd,
         }
+    }
+}
+
+/// How many sockets whoever started this process listens on for it. sd_listen_fds(3): only where `LISTEN_PID` says that it is this
+/// process that is meant, for the variables may have been handed down by one that they were for.
+fn listen_fds(call: &Call) -> u32 {
+    let Some(count) = call.variable("LISTEN_FDS") else { return 0 };
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    if call.variable("LISTEN_PID") != Some(own.as_str()) {
+        return 0;
+    }
+    count.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_meant_takes_descriptors() {
+        let count = |pid: u32| {
+            let environment = [("LISTEN_FDS", "2".to_owned()), ("LISTEN_PID", pid.to_string())];
+            let environment = environment.map(|(name, value)| (name.into(), value.into())).to_vec();
+            listen_fds(&Call { arguments: Vec::new(), environment })
+        };
+        assert_eq!((count(std::process::id()), count(1)), (2, 0));
     }
 }

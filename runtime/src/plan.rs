@@ -166,7 +166,10 @@ impl Plan {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PlanOptions {
     pub(crate) no_pivot: bool,
+    /// Those of a listener among them too.
     pub(crate) preserve_fds: u32,
+    /// How many of the caller's descriptors, from 3 on, are sockets that it listens on for the program (sd_listen_fds(3)).
+    pub(crate) listen_fds: u32,
 }
 
 /// Plans a container.
@@ -404,7 +407,15 @@ fn plan_init(
     seccomp: Option<Program>,
     options: PlanOptions,
 ) -> Result<ProcessPlan, InvalidSpec> {
-    let mut plan = plan_process(process, seccomp, options.preserve_fds)?;
+    let mut plan = if options.listen_fds == 0 {
+        plan_process(process, seccomp, options.preserve_fds)?
+    } else {
+        let mut process = process.clone();
+        let mut environment = process.env().clone().unwrap_or_default();
+        environment.extend([format!("LISTEN_FDS={}", options.listen_fds), "LISTEN_PID=1".to_owned()]);
+        process.set_env(Some(environment));
+        plan_process(&process, seccomp, options.preserve_fds)?
+    };
     plan.scheduling.personality = linux.personality().as_ref().map(plan_personality).transpose()?;
     plan.scheduling.memory_policy = linux.memory_policy().as_ref().map(plan_memory_policy).transpose()?;
     Ok(plan)
@@ -535,6 +546,44 @@ mod tests {
             let mount: Mount = serde_json::from_value(mount).unwrap();
             let options = MountOptions::from_spec(&mount);
             plan_target("f", &mount, &options, Path::new("/b/rootfs")).map_err(|error| error.to_string())
+        for without in [vec![], vec!["PATH=".to_owned()]] {
+            assert!(candidates("sh", &without).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn two_devices_cannot_be_in_one_place() {
+        let devices = |list: serde_json::Value| {
+            let mut spec = serde_json::to_value(crate::default_spec::default_spec(None)).unwrap();
+            spec["linux"]["devices"] = list;
+            let spec = serde_json::from_value(spec).unwrap();
+            let plan = plan(&spec, Path::new("/b"), Path::new("/b/rootfs"), PlanOptions::default());
+            plan.map(|plan| plan.rootfs.devices.unwrap().len()).map_err(|error| error.to_string())
+        };
+        let device = |path: &str, minor: i64| serde_json::json!({"type": "c", "path": path, "major": 1, "minor": minor});
+        let defaults = devices(serde_json::json!([])).unwrap();
+        let twice = serde_json::json!([device("/dev/null", 3), device("/dev/x", 3), device("/dev/./x", 3)]);
+        assert_eq!(devices(twice), Ok(defaults + 1));
+        let other = serde_json::json!([device("/dev/null", 3), device("/dev/x", 3), device("/dev/x", 5)]);
+        assert!(devices(other).unwrap_err().contains("`linux.devices[2].path`"));
+    }
+
+    #[test]
+    fn descriptors_of_a_listener_are_told_to_the_program() {
+        let options = PlanOptions { listen_fds: 2, ..PlanOptions::default() };
+        let mut spec = serde_json::to_value(crate::default_spec::default_spec(None)).unwrap();
+        spec["process"]["env"] = serde_json::json!(["LISTEN_PID=7", "A=1"]);
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let environment = |options| {
+            let plan = plan(&spec, Path::new("/b"), Path::new("/b/rootfs"), options).unwrap();
+            format!("{:?}", plan.process.environment)
+        };
+        let told = environment(options);
+        assert!(
+            told.contains("\"LISTEN_FDS=2\"") && told.contains("\"LISTEN_PID=1\"") && !told.contains("=7"),
+            "{told}"
+        );
+        assert!(environment(PlanOptions::default()).contains("LISTEN_PID=7"));
         };
         assert_eq!(target("/b//rootfs/./mnt/x"), Ok(c"mnt/x".to_owned()));
         assert_eq!(target("/b/rootfs2/mnt"), Ok(c"b/rootfs2/mnt".to_owned()));

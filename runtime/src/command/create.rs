@@ -15,6 +15,7 @@ use crate::plan::PlanOptions;
 use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, Created, Request};
 use crate::process::payload;
+use crate::process::streams;
 use crate::terminal;
 
 /// `create`.
@@ -80,14 +81,12 @@ pub(super) fn run_poststart(
 fn request<'a>(options: &'a CreateOptions, context: &'a Context) -> Result<Request<'a>, RuntimeError> {
     let bundle = options.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle = absolute(&bundle)?;
+    let preserve_fds = streams::preserved(options.preserve_fds, context.listen_fds)?;
     Ok(Request {
         context,
         id: &options.id,
         bundle,
-        options: PlanOptions {
-            no_pivot: options.no_pivot,
-            preserve_fds: options.preserve_fds + context.listen_fds,
-        },
+        options: PlanOptions { no_pivot: options.no_pivot, preserve_fds, listen_fds: context.listen_fds },
         new_keyring: !options.no_new_keyring,
         pid_file: options.pid_file.as_deref(),
         pidfd_socket: options.pidfd_socket.as_deref(),

@@ -22,6 +22,7 @@ use crate::process::exec::{self, ExecPlan};
 use crate::process::foreground::{self, Console};
 use crate::process::parent;
 use crate::process::payload::{self, SeccompListener};
+use crate::process::streams;
 use crate::resolve::HostProc;
 use crate::scheduling::{OuterLimits, plan_affinity, plan_personality};
 use crate::seccomp::Program;
@@ -105,7 +106,8 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
         Some(_) => load_filter(&directory, &state)?,
         None => None,
     };
-    let mut plan = plan::plan_process(&process, program, options.preserve_fds + context.listen_fds)?;
+    let preserve_fds = streams::preserved(options.preserve_fds, context.listen_fds)?;
+    let mut plan = plan::plan_process(&process, program, preserve_fds)?;
     context.log.warnings(plan.capabilities.warnings());
     plan.scheduling.outer.oom_score_adj =
         process.oom_score_adj().or_else(|| spec.process.as_ref()?.oom_score_adj());
