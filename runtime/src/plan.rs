@@ -268,8 +268,15 @@ fn plan_rootfs(
     let root_propagation = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty());
     let root_propagation = root_propagation.and_then(crate::rootfs::options::propagation);
     let mut devices = default_devices();
-    for device in linux.devices().iter().flatten() {
+    // The defaults that the spec has not given otherwise stay in front of its own.
+    let mut defaults = devices.len();
+    for (index, device) in linux.devices().iter().flatten().enumerate() {
         let planned = DevicePlan::from_spec(device)?;
+        if devices[defaults..].iter().any(|one| one.is_at(device.path()) && *one != planned) {
+            let field = format!("linux.devices[{index}].path");
+            return Err(invalid(&field, "another device is to be there already"));
+        }
+        defaults -= devices[..defaults].iter().filter(|one| one.is_at(device.path())).count();
         devices.retain(|one: &DevicePlan| !one.is_at(device.path()));
         // config-linux.md, "Default Devices": that is a link to the container's own terminals, whoever lists the host's devices.
         if !planned.is_at(Path::new("/dev/ptmx")) {
@@ -483,8 +490,10 @@ fn candidates(program: &str, environment: &[String]) -> Result<Vec<CString>, Inv
     if program.contains('/') {
         return Ok(vec![c_string("process.args", program.as_bytes())?]);
     }
-    let path = environment.iter().find_map(|one| one.strip_prefix("PATH=")).unwrap_or("");
-    path.split(':')
+    // Without a search path there is nowhere to look, the working directory neither: as with runc and crun.
+    let path = environment.iter().find_map(|one| one.strip_prefix("PATH=")).filter(|path| !path.is_empty());
+    path.iter()
+        .flat_map(|path| path.split(':'))
         .map(|directory| if directory.is_empty() { "." } else { directory })
         .map(|directory| c_string("process.args", format!("{directory}/{program}").as_bytes()))
         .collect()
@@ -537,15 +546,6 @@ mod tests {
         let found = candidates("sh", &["PATH=/bin::/usr/bin".to_owned()]).unwrap();
         assert_eq!(found, [c"/bin/sh".to_owned(), c"./sh".to_owned(), c"/usr/bin/sh".to_owned()]);
         assert_eq!(candidates("./a", &[]).unwrap(), [c"./a".to_owned()]);
-    }
-
-    #[test]
-    fn a_destination_may_start_with_the_roots_own_path() {
-        let target = |destination: &str| {
-            let mount = serde_json::json!({"destination": destination, "type": "bind", "source": "/x"});
-            let mount: Mount = serde_json::from_value(mount).unwrap();
-            let options = MountOptions::from_spec(&mount);
-            plan_target("f", &mount, &options, Path::new("/b/rootfs")).map_err(|error| error.to_string())
         for without in [vec![], vec!["PATH=".to_owned()]] {
             assert!(candidates("sh", &without).unwrap().is_empty());
         }
@@ -584,6 +584,15 @@ mod tests {
             "{told}"
         );
         assert!(environment(PlanOptions::default()).contains("LISTEN_PID=7"));
+    }
+
+    #[test]
+    fn a_destination_may_start_with_the_roots_own_path() {
+        let target = |destination: &str| {
+            let mount = serde_json::json!({"destination": destination, "type": "bind", "source": "/x"});
+            let mount: Mount = serde_json::from_value(mount).unwrap();
+            let options = MountOptions::from_spec(&mount);
+            plan_target("f", &mount, &options, Path::new("/b/rootfs")).map_err(|error| error.to_string())
         };
         assert_eq!(target("/b//rootfs/./mnt/x"), Ok(c"mnt/x".to_owned()));
         assert_eq!(target("/b/rootfs2/mnt"), Ok(c"b/rootfs2/mnt".to_owned()));
