@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::Capability;
+use oci_spec::runtime::{Capability, LinuxResources, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -32,6 +32,29 @@ pub(crate) fn parse_warning<T: DeserializeOwned>(
         Err(error) => parse_again(text, error, warn),
         parsed => parsed,
     }
+}
+
+/// Takes a limit of processes that gives no `limit`, which is no limit, out of a spec: to the types that is the same as 0.
+pub(crate) fn drop_absent_pids_limit(spec: &mut Spec, text: &[u8]) {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let is_zero =
+        |resources: &LinuxResources| resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0);
+    if !resources.is_some_and(is_zero) || has_number(text, "/linux/resources/pids/limit") {
+        return;
+    }
+    let Some(mut linux) = spec.linux().clone() else { return };
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    resources.set_pids(None);
+    linux.set_resources(Some(resources));
+    spec.set_linux(Some(linux));
+}
+
+/// Whether a document has a number at this JSON pointer (RFC 6901).
+#[cold]
+#[inline(never)]
+pub(crate) fn has_number(text: &[u8], pointer: &str) -> bool {
+    serde_json::from_slice::<Value>(text)
+        .is_ok_and(|value| value.pointer(pointer).is_some_and(Value::is_number))
 }
 
 /// Parses what was refused with `error`. Hardly any document has anything of what is looked for here.
@@ -72,7 +95,7 @@ fn drop_unknown_capabilities(document: &mut Value) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::{LinuxCapabilities, Process, Scheduler};
+    use oci_spec::runtime::{LinuxCapabilities, Process, Scheduler, Spec};
 
     #[test]
     fn unknown_capabilities_are_warned_of_and_passed_over() {
@@ -88,6 +111,17 @@ mod tests {
         let wrong = text.replace(r#""cwd":"/""#, r#""cwd":1"#);
         assert!(super::parse::<Process>(wrong.as_bytes()).is_err());
         assert!(super::parse::<Process>(text.replace("\"CAP_A\"", "1").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_limit_of_processes_that_is_not_given_is_none() {
+        let pids = |limit: &str| {
+            let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"resources":{{"pids":{{{limit}}}}}}}}}"#);
+            let mut spec: Spec = super::parse(text.as_bytes()).unwrap();
+            super::drop_absent_pids_limit(&mut spec, text.as_bytes());
+            spec.linux().as_ref()?.resources().as_ref()?.pids().as_ref().map(|pids| pids.limit())
+        };
+        assert_eq!((pids(""), pids(r#""limit":0"#), pids(r#""limit":-1"#)), (None, Some(0), Some(-1)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 
 use crate::cli::Parsed;
 use crate::context::Context;
+use crate::document;
 use crate::error::RuntimeError;
 use crate::intel_rdt::ResourceClass;
 use crate::state::Status;
@@ -132,6 +133,11 @@ fn read(path: &str, input: &mut dyn Read) -> Result<LinuxResources, UpdateError>
     let mut resources: LinuxResources = serde_json::from_slice(&text)
         .map_err(|source| UpdateError::Parse { path: path.to_owned(), source })?;
     resources.set_devices(None);
+    if resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
+        && !document::has_number(&text, "/pids/limit")
+    {
+        resources.set_pids(None);
+    }
     Ok(resources)
 }
 

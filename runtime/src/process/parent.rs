@@ -73,8 +73,9 @@ pub(crate) fn load_spec(
         path: path.to_path_buf(),
         source,
     })?;
-    let spec = document::parse_warning(&text, warn)
+    let mut spec: Box<Spec> = document::parse_warning(&text, warn)
         .map_err(|source| RuntimeError::Json { path: path.to_path_buf(), source })?;
+    document::drop_absent_pids_limit(&mut spec, &text);
     Ok((spec, text))
 }
 
