@@ -87,9 +87,9 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
     let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
     check_console(&request, &plan)?;
+    namespaces::check_sysctls(&plan)?;
     request.context.log.warnings(plan.process.capabilities.warnings());
     let driver = request.context.driver();
-    namespaces::check_sysctls(&plan)?;
     let linux = spec.linux().as_ref();
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let mut cgroup_plan = cgroup::plan(cgroups_path, request.id, &driver)?.resolve()?;
@@ -119,8 +119,8 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
         cgroup,
         child,
         mapped_mounts: Vec::new(),
-    };
         has_run_hooks: Cell::new(false),
+    };
     match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
         Err(error) => {
@@ -154,9 +154,9 @@ struct Creation<'s> {
     child: Option<(Pid, OwnedFd)>,
     /// Mounts whose ids are mapped as the container's user namespace does, and whether those below are, too.
     mapped_mounts: Vec<(OwnedFd, bool)>,
-}
     /// Hooks have run, perhaps one that failed: if it all fails now, those that undo what they did run as well.
     has_run_hooks: Cell<bool>,
+}
 
 impl Creation<'_> {
     fn run(
@@ -567,7 +567,17 @@ fn time_offsets(spec: &Spec) -> String {
 pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), RuntimeError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.new"));
-    let written = std::fs::write(&new, pid.to_string()).and_then(|()| std::fs::rename(&new, path));
+    let open = || std::fs::OpenOptions::new().write(true).create_new(true).open(&new);
+    let file = match open() {
+        // Left by a runtime that was killed; or a symlink, which in a directory of everybody's may be anybody's.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(&new).and_then(|()| open())
+        }
+        file => file,
+    };
+    let written = file
+        .and_then(|mut file| std::io::Write::write_all(&mut file, pid.to_string().as_bytes()))
+        .and_then(|()| std::fs::rename(&new, path));
     written.map_err(|source| RuntimeError::File { operation: "write", path: path.to_path_buf(), source })
 }
 
@@ -575,4 +585,20 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), RuntimeError> 
 pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), StepError> {
     let socket = crate::terminal::connect_socket(path)?;
     send_with_descriptors(socket.as_fd(), b"\0", &[pidfd.as_fd()]).step("send a pidfd to", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_written_through_no_symlink() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, victim) = (directory.path().join("pid"), directory.path().join("victim"));
+        std::fs::write(&victim, "as it was").unwrap();
+        std::os::unix::fs::symlink(&victim, directory.path().join(".pid.new")).unwrap();
+        write_pid_file(&file, 7).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "7");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "as it was");
+    }
 }
