@@ -42,6 +42,9 @@ use process::protect::PrivateMount;
 /// What `exec` ends with when there is no status of a program to end with.
 const EXEC_FAILED: u8 = 255;
 
+/// What an unknown command ends with, as runc's does.
+const NO_COMMAND: u8 = 3;
+
 /// Runs one command of the runtime's command line and gives the exit status: the payload's where the command waits for
 /// it, else 0, or 1 with the reason on `errors` and in the log.
 pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
@@ -54,7 +57,8 @@ pub fn run(call: &Call, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
             if let Some(global) = cli::parse_global_alone(arguments) {
                 context::Context::new(&global, call).log.error(&message);
             }
-            return refuse(errors, &message);
+            let status = refuse(errors, &message);
+            return if matches!(error, cli::UsageError::UnknownCommand { .. }) { NO_COMMAND } else { status };
         }
     };
     process::streams::ensure();
@@ -90,6 +94,6 @@ fn protect(arguments: &[OsString], call: &Call) -> Result<PrivateMount, error::R
 
 /// Writes why to stderr; there is nowhere left to say that this failed.
 fn refuse(errors: &mut dyn Write, message: &str) -> u8 {
-    writeln!(errors, "inspect-runtime: {message}").ok();
+    writeln!(errors, "inspect-runtime: {}", step::printable(message)).ok();
     1
 }

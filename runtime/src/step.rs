@@ -76,6 +76,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A text for a terminal or a log of lines: names that come from a container or its image may hold control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
+        if letter.is_control() {
+            shown.extend(letter.escape_default())
+        } else {
+            shown.push(letter)
+        }
+        shown
+    })
+}
+
 /// Rust adds `(os error 2)` to the kernel's reasons; runc's callers look for the bare text in lower case.
 fn describe(cause: &dyn std::error::Error) -> String {
     let text = cause.to_string();
@@ -99,5 +111,10 @@ mod tests {
         assert_eq!(chain(&failed.unwrap_err()), "cannot open `/a`: no such file or directory");
         let absent = StepError::refused(FIND_PROGRAM, "x", "executable file not found in $PATH");
         assert_eq!(chain(&absent), "exec: \"x\": executable file not found in $PATH");
+    }
+
+    #[test]
+    fn control_characters_reach_no_terminal() {
+        assert_eq!(printable("`/a\u{1b}[31m\nb\u{9b}ä`"), "`/a\\u{1b}[31m\\nb\\u{9b}ä`");
     }
 }

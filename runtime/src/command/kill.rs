@@ -75,7 +75,7 @@ fn parse_signal(text: &str) -> Result<i32, RuntimeError> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some((base, sign, offset)) = split_real_time(name) {
-        let offset: i32 = offset.parse().map_err(|_| unknown())?;
+        let offset: i32 = offset.parse::<u8>().map_err(|_| unknown())?.into();
         let number = if sign == '+' { base + offset } else { base - offset };
         return if (34..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
@@ -118,7 +118,7 @@ mod tests {
         {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for text in ["", "SIG", "65", "-1", "NOPE", "RTMIN+99"] {
+        for text in ["", "SIG", "65", "-1", "NOPE", "RTMIN+99", "RTMIN+2147483647", "RTMAX--2147483648"] {
             assert!(parse_signal(text).is_err(), "{text}");
         }
     }

@@ -97,7 +97,7 @@ fn write_labels(plan: &ProcessPlan, procfs: &HostProc) -> Result<(), StepError> 
             Err(Errno::NOENT) => write_attribute(procfs, c"thread-self/attr/exec", profile),
             written => written,
         }
-        .step("apply the AppArmor profile", String::from_utf8_lossy(profile))?;
+        .step("apply the AppArmor profile", String::from_utf8_lossy(profile).trim_start_matches("exec "))?;
     }
     match &plan.selinux {
         Some(label) => write_attribute(procfs, c"thread-self/attr/exec", label)
@@ -197,7 +197,7 @@ fn install(program: &crate::seccomp::Program, channel: &Channel) -> Result<(), S
 pub(crate) fn fail(channel: &Channel, error: &StepError) -> ! {
     let message = crate::step::chain(error);
     if let Err(Errno::PIPE | Errno::CONNRESET) = channel.send(&Message::Failed(message.clone())) {
-        let line = format!("inspect-runtime: {message}\n");
+        let line = format!("inspect-runtime: {}\n", crate::step::printable(&message));
         rustix::io::write(rustix::stdio::stderr(), line.as_bytes()).ok();
     }
     sys::exit_now(1)

@@ -124,7 +124,9 @@ impl InitPlan {
 /// Runs in the new process, to its end.
 pub(crate) fn run(mut init: InitPlan, channel: Channel) -> ! {
     if let Err(error) = prepare(&mut init, &channel) {
-        finish::fail(&channel, &error);
+        // A runtime that has gone has told why, and what ends with it has nothing to add in the container's output.
+        channel.send(&Message::Failed(chain(&error))).ok();
+        sys::exit_now(1);
     }
     if channel.send(&Message::Ready).is_err() || channel.wait_for_go().is_err() {
         sys::exit_now(1);
