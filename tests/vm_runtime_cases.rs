@@ -641,7 +641,7 @@ fn a_mount_of_the_spec_can_be_mounted_again_with_other_options() {
 
 #[test]
 fn sysctls_of_a_joined_namespace_are_not_the_nodes() {
-    let join = r#".linux.namespaces |= map(if .type=="network" then .path="/proc/1/ns/net" else . end)"#;
+    let join = r#".linux.namespaces |= map(if .type=="network" then .path="/proc/self/ns/net" else . end)"#;
     let sysctl = r#".linux.sysctl={"net.ipv4.tcp_fin_timeout":"17"}"#;
     let bundle = Bundle::make("sysctl", &format!("{join} | {sysctl} | {}", shell("true")));
     let before = sh("cat /proc/sys/net/ipv4/tcp_fin_timeout");
