@@ -247,3 +247,71 @@ const MASKED: [&str; 14] = [
     "/proc/sysrq-trigger",
     "/proc/timer_list",
 ];
+
+#[test]
+fn symlinks_of_an_image_lead_no_mount_into_procfs() {
+    let bind = r#"{destination:"/procx/sys",type:"bind",source:"volume",options:["rbind"]}"#;
+    let tmpfs = r#"{destination:"/data",type:"tmpfs",source:"tmpfs"}"#;
+    for (id, mount) in [("proc-bind", bind), ("proc-tmpfs", tmpfs)] {
+        let bundle = Bundle::make(id, &format!(".mounts+=[{mount}] | {}", shell("cat /proc/self/mountinfo")));
+        let path = bundle.path.display();
+        sh(&format!(
+            "mkdir {path}/volume; ln -s /proc {path}/rootfs/procx; ln -s /proc/sys {path}/rootfs/data"
+        ));
+        let finished = output_of(&bundle);
+        assert!(finished.status != 0 && finished.stderr.contains("it leads into procfs"), "{id}: {finished}");
+        // A symlink to anywhere else is the image's own business.
+        sh(&format!(
+            "cd {path}/rootfs; rm procx data; mkdir -p other/sys; ln -s other procx; ln -s other/sys data"
+        ));
+        let text = output_of(&bundle).success();
+        assert!(text.contains(" /other/sys "), "{id}: {text}");
+    }
+}
+
+#[test]
+fn a_created_container_is_started_by_its_owner_alone() {
+    // The mode of the socket is what the caller's mask leaves, which may be everything.
+    let bundle = Bundle::make("mask", ".");
+    sh(&format!("chmod 755 {0} {0}/..", bundle.path.display()));
+    let finished = bundle.output_with(&["sh", "-c", "umask 0; exec \"$@\"", "sh"], &["create"]);
+    assert!(finished.status.success(), "{finished:?}");
+    let socket = bundle.root().join(&bundle.id).join("start.sock");
+    let stat = |options: &str| {
+        try_sh(&format!("setpriv --reuid 1000 --regid 1000 --clear-groups {options} {}", socket.display()))
+    };
+    let refused = stat("stat");
+    assert!(refused.status != 0 && refused.stderr.contains("Permission denied"), "{refused}");
+    sh(&format!("stat {}", socket.display()));
+}
+
+#[test]
+fn sockets_that_somebody_listens_on_for_the_program_are_its_own() {
+    let bundle = Bundle::make("listen", &shell("echo $LISTEN_FDS $LISTEN_PID; cat <&3"));
+    sh(&format!("echo inherited >{}/inherited", bundle.path.display()));
+    let run = |pid: &str| {
+        let (path, line) = (bundle.path.display(), bundle.arguments(&["run"]).join(" "));
+        try_sh(&format!(
+            "cd {path}; exec 3<inherited; export LISTEN_FDS=1; sh -c \"LISTEN_PID={pid} exec {line}\""
+        ))
+    };
+    assert_eq!(run("\\$\\$").success(), "1 1\ninherited\n");
+    // sd_listen_fds(3): those of another process are not this one's to take.
+    let other = run("1");
+    assert!(other.status != 0 && !other.stdout.contains("inherited"), "{other}");
+    let missing = bundle.output(&["run", "--preserve-fds", "2"]);
+    let errors = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(!missing.status.success() && errors.contains("cannot preserve the descriptor `3`"), "{errors}");
+}
+
+#[test]
+fn sysctls_of_a_joined_namespace_are_not_the_nodes() {
+    let join = r#".linux.namespaces |= map(if .type=="network" then .path="/proc/self/ns/net" else . end)"#;
+    let sysctl = r#".linux.sysctl={"net.ipv4.tcp_fin_timeout":"17"}"#;
+    let bundle = Bundle::make("sysctl", &format!("{join} | {sysctl} | {}", shell("true")));
+    let before = sh("cat /proc/sys/net/ipv4/tcp_fin_timeout");
+    let refused = output_of(&bundle);
+    let field = "`linux.sysctl.net.ipv4.tcp_fin_timeout`";
+    assert!(refused.status != 0 && refused.stderr.contains(field), "{refused}");
+    assert_eq!(sh("cat /proc/sys/net/ipv4/tcp_fin_timeout"), before);
+}

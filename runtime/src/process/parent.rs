@@ -1,5 +1,6 @@
 //! The runtime's own process while a container is created: prepares, clones, watches, and cleans up if it fails.
 
+mod announce;
 mod answers;
 mod helper;
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use super::channel::{Channel, send_with_descriptors};
+use super::channel::Channel;
 use super::handover;
 use super::init::{self, InitPlan, Network, SourcePlan};
 use super::payload::SeccompListener;
@@ -31,6 +32,8 @@ use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
 use crate::user_namespace::{self, IdMaps};
 use crate::validate::validate;
+
+pub(crate) use announce::{send_pidfd, write_pid_file};
 
 /// What `create` and `run` were asked for, in their words.
 pub(crate) struct Request<'a> {
@@ -561,44 +564,4 @@ fn time_offsets(spec: &Spec) -> String {
         writeln!(text, "{clock} {seconds} {nanoseconds}").ok();
         text
     })
-}
-
-/// Written beside and renamed: who waits for the file never sees it half written.
-pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), RuntimeError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(format!(".{name}.new"));
-    let open = || std::fs::OpenOptions::new().write(true).create_new(true).open(&new);
-    let file = match open() {
-        // Left by a runtime that was killed; or a symlink, which in a directory of everybody's may be anybody's.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(&new).and_then(|()| open())
-        }
-        file => file,
-    };
-    let written = file
-        .and_then(|mut file| std::io::Write::write_all(&mut file, pid.to_string().as_bytes()))
-        .and_then(|()| std::fs::rename(&new, path));
-    written.map_err(|source| RuntimeError::File { operation: "write", path: path.to_path_buf(), source })
-}
-
-/// Sends a pidfd to who listens at `path`.
-pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), StepError> {
-    let socket = crate::terminal::connect_socket(path)?;
-    send_with_descriptors(socket.as_fd(), b"\0", &[pidfd.as_fd()]).step("send a pidfd to", path.display())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pid_file_is_written_through_no_symlink() {
-        let directory = tempfile::tempdir().unwrap();
-        let (file, victim) = (directory.path().join("pid"), directory.path().join("victim"));
-        std::fs::write(&victim, "as it was").unwrap();
-        std::os::unix::fs::symlink(&victim, directory.path().join(".pid.new")).unwrap();
-        write_pid_file(&file, 7).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "7");
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "as it was");
-    }
 }
