@@ -361,6 +361,8 @@ mod tests {
             &["create", "--bundle"],
             &["--log-format", "xml", "state", "c"],
             &["create", "--preserve-fds", "-1", "c"],
+            &["exec", "--process", "p.json", "--user", "5", "c"],
+            &["exec", "--no-new-privs", "-p", "p.json", "c"],
         ] {
             assert!(parse_words(line).is_err(), "{line:?}");
         }
@@ -387,6 +389,10 @@ mod tests {
         assert!(matches!(parse_words(&["foo", "-h"]), Err(UsageError::UnknownCommand { .. })));
         let Command::Exec(exec) = parse_words(&["exec", "c1", "ls", "-h"]).unwrap().command else { panic!() };
         assert_eq!(exec.arguments, ["ls", "-h"]);
+        // What conmon and containerd's shim give beside it.
+        let line =
+            ["exec", "--pid-file", "p", "-p", "p.json", "--tty", "--detach", "--console-socket", "s", "c1"];
+        assert!(matches!(parse_words(&line).unwrap().command, Command::Exec(_)));
     }
 
     #[test]

@@ -57,6 +57,10 @@ const EXEC: &[Flag] = &[
     switch("ignore-paused", ""),
 ];
 
+/// What a process is to be, which `--process` says as well.
+const PROCESS: &[&str] =
+    &["cwd", "env", "user", "additional-gids", "process-label", "apparmor", "no-new-privs", "cap"];
+
 const UPDATE: &[Flag] = &[
     option("resources", "r"),
     option("blkio-weight", ""),
@@ -181,6 +185,12 @@ fn exec_options(parsed: Parsed) -> Result<Command, UsageError> {
     };
     if process.is_some() && !arguments.is_empty() {
         return Err(UsageError::Conflict { reason: "exec takes no program beside --process" });
+    }
+    if process.is_some() && PROCESS.iter().any(|flag| parsed.has(flag)) {
+        return Err(UsageError::Conflict {
+            reason: "exec takes from --process alone who and what the process is to be: no --cwd, --env, --user, \
+                     --additional-gids, --process-label, --apparmor, --no-new-privs or --cap beside it",
+        });
     }
     let additional_gids = parsed
         .values("additional-gids")
