@@ -41,7 +41,8 @@ impl Credentials {
 
     /// Becomes this user for good. Capabilities that are permitted stay permitted (`PR_SET_KEEPCAPS`).
     ///
-    /// In a user namespace whose `setgroups` is denied the groups stay as they are; validation has refused additional ones.
+    /// In a user namespace whose `setgroups` is denied the groups stay as they are, as with runc and crun; an ordinary user, who can
+    /// make no other, has been refused additional ones.
     pub(crate) fn apply(&self, groups_denied: bool) -> Result<(), StepError> {
         // Root keeps its capabilities without being told to.
         let is_other = self.uid != 0;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
+use crate::validate::{InvalidSpec, invalid};
 
 /// The maps of a new user namespace, as `/proc/PID/uid_map` takes them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -49,6 +50,15 @@ fn outside_of(map: &str) -> Option<u32> {
 pub(crate) fn groups_are_denied() -> bool {
     !rustix::process::geteuid().is_root()
         || fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+/// Refuses supplementary groups of a container that an ordinary user makes, in runc's words: they would not be set.
+pub(crate) fn check_groups(groups: &[u32], caller: u32) -> Result<(), InvalidSpec> {
+    if groups.is_empty() || caller == 0 {
+        return Ok(());
+    }
+    let reason = "cannot set any additional groups in a rootless container";
+    Err(invalid("process.user.additionalGids", reason))
 }
 
 /// Lines `container-id host-id size`.
@@ -130,6 +140,13 @@ mod tests {
         let of_podman = "         0       1000          1\n         1     100000      65536\n";
         assert_eq!(outside_of(of_podman), Some(1000));
         assert_eq!(outside_of("      1000       1000          1\n"), None);
+    }
+
+    #[test]
+    fn an_ordinary_user_sets_no_groups() {
+        assert!(check_groups(&[4], 1000).unwrap_err().to_string().contains("additionalGids"));
+        check_groups(&[4], 0).unwrap();
+        check_groups(&[], 1000).unwrap();
     }
 
     #[test]

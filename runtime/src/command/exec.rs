@@ -108,6 +108,7 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
     };
     let preserve_fds = streams::preserved(options.preserve_fds, context.listen_fds)?;
     let mut plan = plan::plan_process(&process, program, preserve_fds)?;
+    user_namespace::check_groups(&plan.credentials.additional_gids, context.uid)?;
     context.log.warnings(plan.capabilities.warnings());
     plan.scheduling.outer.oom_score_adj =
         process.oom_score_adj().or_else(|| spec.process.as_ref()?.oom_score_adj());

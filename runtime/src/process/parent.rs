@@ -91,6 +91,7 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
     let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
     check_console(&request, &plan)?;
     namespaces::check_sysctls(&plan)?;
+    user_namespace::check_groups(&plan.process.credentials.additional_gids, request.context.uid)?;
     request.context.log.warnings(plan.process.capabilities.warnings());
     let driver = request.context.driver();
     let linux = spec.linux().as_ref();
