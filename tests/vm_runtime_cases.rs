@@ -582,3 +582,14 @@ fn a_mount_of_the_spec_can_be_mounted_again_with_other_options() {
     let proc: Vec<&str> = text.lines().filter(|line| line.contains(" / /proc ")).collect();
     assert!(proc.len() == 1 && proc[0].ends_with("proc proc ro"), "{text}");
 }
+
+#[test]
+fn a_root_that_is_no_directory_is_named() {
+    let bundle = Bundle::make("no-root", r#".root.path="config.json""#);
+    let refused = run_by(&bundle, "$RUN");
+    let reason = format!(
+        "cannot use as root file system `{}/config.json`: it is not a directory",
+        bundle.path.display()
+    );
+    assert!(refused.status != 0 && refused.stderr.contains(&reason), "{refused}");
+}

@@ -300,7 +300,7 @@ fn run_child(hook: &HookCommand, place: HookPlace<'_>, input: BorrowedFd<'_>, ou
     let environment = hook.environment.as_ref().or(place.environment).unwrap_or(&empty);
     let error = sys::execute(&hook.path, &hook.arguments, environment);
     std::fs::File::from(output.try_clone_to_owned().unwrap_or_else(|_| sys::exit_now(127)))
-        .write_all(error.to_string().as_bytes())
+        .write_all(crate::step::describe(&error).as_bytes())
         .ok();
 }
 
@@ -322,6 +322,11 @@ mod tests {
         assert_eq!(run_line(&format!("PATH=/usr/bin:/bin; {line}"), &state, None), Ok(()));
         let failed = run_line("echo why >&2; exit 3", &state, None).unwrap_err();
         assert!(failed.ends_with("exit status 3: \"why\""), "{failed}");
+        let absent = serde_json::from_value(serde_json::json!({"path": "/nonexistent"})).unwrap();
+        let hooks = plan_hooks("prestart", Some(&[absent])).unwrap();
+        let absent =
+            run(&hooks, HookPlace { environment: None, directory: None }, b"").unwrap_err().to_string();
+        assert!(absent.ends_with("exit status 127: \"no such file or directory\""), "{absent}");
         let late = run_line("exec /bin/sleep 30", &state, Some(1)).unwrap_err();
         assert!(late.contains("did not end within 1 s"), "{late}");
     }

@@ -12,7 +12,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, FileType};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -219,8 +219,19 @@ pub(crate) fn attach(plan: &RootfsPlan, sources: &Sources, at_own_place: bool) -
     sys::set_mount_attributes(sources.root.as_fd(), c"", !follows, &private)
         .step("make private", "the root file system")?;
     let place = if at_own_place || plan.shares_mounts { plan.path.as_c_str() } else { c"/" };
-    mounts::move_tree(sources.root.as_fd(), CWD, place)
-        .step("attach the root file system to", place.to_string_lossy())
+    match mounts::move_tree(sources.root.as_fd(), CWD, place) {
+        // What the kernel says of one that is no directory does not tell.
+        Err(_) if !is_directory(&sources.root) => Err(StepError::refused(
+            "use as root file system",
+            plan.path.to_string_lossy(),
+            "it is not a directory",
+        )),
+        attached => attached.step("attach the root file system to", place.to_string_lossy()),
+    }
+}
+
+fn is_directory(file: &OwnedFd) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// What matters of the process that mounts.

@@ -89,7 +89,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Rust adds `(os error 2)` to the kernel's reasons; runc's callers look for the bare text in lower case.
-fn describe(cause: &dyn std::error::Error) -> String {
+pub(crate) fn describe(cause: &dyn std::error::Error) -> String {
     let text = cause.to_string();
     match (text.rfind(" (os error "), text.chars().next()) {
         (Some(end), Some(first)) => {
