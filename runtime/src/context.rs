@@ -54,6 +54,8 @@ pub(crate) struct Context {
     is_rootless: bool,
     user_bus: Option<String>,
     pub(crate) listen_fds: u32,
+    /// Where the service manager that started the runtime listens: a path, or `@` and an abstract name.
+    pub(crate) notify_socket: Option<String>,
     /// To be let go of by every process of a command that makes or enters a container, before the container's program runs.
     pub(crate) private_mount: PrivateMount,
 }
@@ -83,6 +85,7 @@ impl Context {
             is_rootless,
             user_bus: user_bus.filter(|_| is_rootless),
             listen_fds: listen_fds(call),
+            notify_socket: call.variable("NOTIFY_SOCKET").map(str::to_owned),
             private_mount: PrivateMount::default(),
         }
     }

@@ -18,6 +18,7 @@ mod intel_rdt;
 mod log;
 mod namespaces;
 mod net_devices;
+mod notify;
 mod plan;
 mod process;
 mod resolve;

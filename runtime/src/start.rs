@@ -37,7 +37,7 @@ fn make_socket() -> Result<OwnedFd, StepError> {
 }
 
 /// An address has room for 107 bytes; a longer path is reached through its directory's descriptor.
-fn with_short_path<T>(
+pub(crate) fn with_short_path<T>(
     path: &Path,
     call: impl FnOnce(&SocketAddrUnix) -> Result<T, Errno>,
 ) -> Result<T, Errno> {

@@ -11,11 +11,13 @@ use crate::cli::CreateOptions;
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookPlace};
+use crate::notify;
 use crate::plan::PlanOptions;
 use crate::process::foreground::{self, Console};
 use crate::process::parent::{self, Created, Request};
 use crate::process::payload;
 use crate::process::streams;
+use crate::state::StateDirectory;
 use crate::terminal;
 
 /// `create`.
@@ -46,8 +48,10 @@ pub(super) fn run(options: &CreateOptions, context: &Context) -> Result<u8, Runt
     }
     let created = ManuallyDrop::new(parent::create(request, &spec, &text)?);
     let started = start(&created);
+    let notifications = &created.notifications;
     if started.is_err() || !options.detach {
-        let status = started.and_then(|()| Ok(foreground::wait(created.pidfd.as_fd(), console)?));
+        let status = started
+            .and_then(|()| Ok(foreground::wait(created.pidfd.as_fd(), console, notifications.as_ref())?));
         if status.is_err() || !options.keep {
             let known = Known { hooks: &created.hooks, resource_class: created.resource_class.as_ref() };
             let leftover = Leftover { kill: status.is_err(), known: Some(known) };
@@ -56,10 +60,13 @@ pub(super) fn run(options: &CreateOptions, context: &Context) -> Result<u8, Runt
         }
         return status;
     }
+    if let Some(notifications) = notifications {
+        notifications.await_ready(created.pid.as_raw_nonzero().get(), created.pidfd.as_fd())?;
+    }
     Ok(0)
 }
 
-fn start(created: &Created) -> Result<(), RuntimeError> {
+fn start(created: &Created<'_>) -> Result<(), RuntimeError> {
     let pid = created.pid.as_raw_nonzero().get();
     payload::await_payload(&created.channel, &created.state, pid, created.seccomp.as_ref())?;
     run_poststart(&created.hooks, &created.state, pid)
@@ -98,7 +105,12 @@ fn request<'a>(options: &'a CreateOptions, context: &'a Context) -> Result<Reque
 }
 
 fn load_spec(request: &Request<'_>) -> Result<(Box<Spec>, Vec<u8>), RuntimeError> {
-    parent::load_spec(&request.bundle.join("config.json"), &mut |text| request.context.log.warning(text))
+    let path = request.bundle.join("config.json");
+    let (mut spec, text) = parent::load_spec(&path, &mut |text| request.context.log.warning(text))?;
+    if request.context.notify_socket.is_some() {
+        notify::add_to(&mut spec, StateDirectory::locate(&request.context.root, request.id)?.path());
+    }
+    Ok((spec, text))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, RuntimeError> {

@@ -135,7 +135,7 @@ pub(super) fn run(options: &ExecOptions, context: &Context) -> Result<u8, Runtim
     if options.detach {
         return Ok(0);
     }
-    Ok(foreground::wait(started.pidfd.as_fd(), console)?)
+    Ok(foreground::wait(started.pidfd.as_fd(), console, None)?)
 }
 
 struct Started {

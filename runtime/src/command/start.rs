@@ -1,14 +1,19 @@
 //! `start`.
 
+use std::os::fd::AsFd as _;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::delete::Leftover;
 use crate::context::Context;
 use crate::error::RuntimeError;
 use crate::hooks::HookPlan;
+use crate::notify::Notifications;
 use crate::process::channel::Message;
 use crate::process::parent;
 use crate::process::payload::{self, SeccompListener};
 use crate::start;
-use crate::state::Status;
+use crate::state::{State, Status};
 use crate::step::Step as _;
 
 /// Lets the init process of a created container go on, and where its program may fail to run, waits until it runs.
@@ -23,13 +28,17 @@ pub(super) fn run(id: &str, context: &Context) -> Result<u8, RuntimeError> {
             _ => RuntimeError::StartRunning,
         });
     };
+    let notifications = match &context.notify_socket {
+        Some(manager) => Notifications::listen(directory.path(), manager, &context.log)?,
+        None => None,
+    };
     // Whoever removes the name is the one who starts: of two only one goes on.
     if std::fs::remove_file(&socket).is_err() {
         return Err(RuntimeError::StartRunning);
     }
     if !state.waits_for_payload {
         channel.send(&Message::Go).step("speak to", "the init process")?;
-        return Ok(0);
+        return pass_on(notifications.as_ref(), &state);
     }
     let (hooks, seccomp) = load_parts(&directory.spec_path())?;
     channel.send(&Message::Go).step("speak to", "the init process")?;
@@ -39,6 +48,17 @@ pub(super) fn run(id: &str, context: &Context) -> Result<u8, RuntimeError> {
         let leftover = Leftover { kill: true, known: None };
         super::delete::remove(&directory, &state, context, leftover)?;
         return Err(error);
+    }
+    pass_on(notifications.as_ref(), &state)
+}
+
+/// Where the service manager wants to know: returns when the program is ready.
+fn pass_on(notifications: Option<&Notifications<'_>>, state: &State) -> Result<u8, RuntimeError> {
+    let Some(notifications) = notifications else { return Ok(0) };
+    // One that has ended already will never be ready.
+    let init = Pid::from_raw(state.init_process_pid).map(|init| pidfd_open(init, PidfdFlags::empty()));
+    if let Some(Ok(init)) = init {
+        notifications.await_ready(state.init_process_pid, init.as_fd())?;
     }
     Ok(0)
 }

@@ -12,6 +12,7 @@ use rustix::termios::{
 };
 
 use super::channel::receive_with_descriptors;
+use crate::notify::Notifications;
 use crate::step::{Step, StepError};
 use crate::sys::{self, SignalSet};
 
@@ -39,12 +40,21 @@ impl Console {
 /// Waits for the process and gives the status the runtime ends with: its own, or 128 and the signal's number.
 ///
 /// All signals must have been blocked since before the process was made, lest its end goes unnoticed.
-pub(crate) fn wait(pidfd: BorrowedFd<'_>, console: Option<Console>) -> Result<u8, StepError> {
+/// What it says to `notifications` meanwhile is heeded.
+pub(crate) fn wait(
+    pidfd: BorrowedFd<'_>,
+    console: Option<Console>,
+    notifications: Option<&Notifications<'_>>,
+) -> Result<u8, StepError> {
     let signals = SignalSet::all();
-    let status = match console {
-        None => forward_signals(pidfd, &signals)?,
-        Some(console) => {
-            relay(pidfd, &signals, &console.receive()?)?;
+    let status = match (console, notifications) {
+        (None, None) => forward_signals(pidfd, &signals)?,
+        (None, Some(notifications)) => {
+            pass_on_and_forward(pidfd, &signals, notifications)?;
+            reap(pidfd, WaitIdOptions::EXITED)?
+        }
+        (Some(console), _) => {
+            relay(pidfd, &signals, &console.receive()?, notifications)?;
             reap(pidfd, WaitIdOptions::EXITED)?
         }
     };
@@ -77,6 +87,40 @@ fn forward_signals(pidfd: BorrowedFd<'_>, signals: &SignalSet) -> Result<Option<
             Err(error) => return Err(error).step("wait for", "a signal"),
         }
     }
+}
+
+/// As [`forward_signals`], and listens to the program.
+fn pass_on_and_forward(
+    pidfd: BorrowedFd<'_>,
+    signals: &SignalSet,
+    notifications: &Notifications<'_>,
+) -> Result<(), StepError> {
+    let signal_descriptor = sys::signal_descriptor(signals).step("make", "a signal descriptor")?;
+    loop {
+        let mut ready = [
+            PollFd::new(&signal_descriptor, PollFlags::IN),
+            PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(notifications.fd(), PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Err(Errno::INTR) => continue,
+            polled => polled.step("wait for", "the container's process")?,
+        };
+        let events = [ready[0].revents(), ready[1].revents(), ready[2].revents()];
+        if !events[0].is_empty() {
+            next_signal(&signal_descriptor).inspect(|signal| forward(pidfd, *signal));
+        }
+        if !events[2].is_empty() {
+            heed(notifications);
+        } else if !events[1].is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// The service's process is the runtime, whose end is the program's.
+fn heed(notifications: &Notifications<'_>) {
+    notifications.heed(rustix::process::getpid().as_raw_nonzero().get());
 }
 
 /// As runc, all but those about the runtime's own children, urgent data and broken pipes.
@@ -114,7 +158,12 @@ impl Drop for RawMode {
 }
 
 /// Carries bytes between the caller's streams and the terminal until the process ends and the terminal has no more.
-fn relay(pidfd: BorrowedFd<'_>, signals: &SignalSet, master: &OwnedFd) -> Result<(), StepError> {
+fn relay(
+    pidfd: BorrowedFd<'_>,
+    signals: &SignalSet,
+    master: &OwnedFd,
+    notifications: Option<&Notifications<'_>>,
+) -> Result<(), StepError> {
     let signal_descriptor = sys::signal_descriptor(signals).step("make", "a signal descriptor")?;
     let raw_mode = RawMode::enter();
     // With a slave of its own open the master never hangs up: a payload that closes its terminal and goes on would make poll(2)
@@ -129,19 +178,27 @@ fn relay(pidfd: BorrowedFd<'_>, signals: &SignalSet, master: &OwnedFd) -> Result
             PollFd::new(master, PollFlags::IN),
             PollFd::new(&signal_descriptor, PollFlags::IN),
             PollFd::from_borrowed_fd(pidfd, if is_over { PollFlags::empty() } else { PollFlags::IN }),
+            // Without any, for nothing of another descriptor.
+            match notifications {
+                Some(notifications) => PollFd::from_borrowed_fd(notifications.fd(), PollFlags::IN),
+                None => PollFd::new(&signal_descriptor, PollFlags::empty()),
+            },
             PollFd::from_borrowed_fd(rustix::stdio::stdin(), stdin_events),
         ];
         // Once the process has ended only what is left in the terminal is waited for: nothing.
         let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut ready[..if reads_input { 4 } else { 3 }], is_over.then_some(&at_once)) {
+        match poll(&mut ready[..if reads_input { 5 } else { 4 }], is_over.then_some(&at_once)) {
             Err(Errno::INTR) => continue,
             result => result.step("wait for", "the terminal")?,
         };
-        let events = [ready[0].revents(), ready[1].revents(), ready[2].revents(), ready[3].revents()];
+        let events = ready.each_ref().map(PollFd::revents);
         if !events[1].is_empty() {
             take_signal(&signal_descriptor, pidfd, master);
         }
-        if reads_input && !events[3].is_empty() {
+        if let (false, Some(notifications)) = (events[3].is_empty(), notifications) {
+            heed(notifications);
+        }
+        if reads_input && !events[4].is_empty() {
             reads_input = carry(rustix::stdio::stdin(), master.as_fd());
         }
         let has_output = !events[0].is_empty() && carry(master.as_fd(), rustix::stdio::stdout());
@@ -174,16 +231,19 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
 }
 
 fn take_signal(descriptor: &OwnedFd, pidfd: BorrowedFd<'_>, master: &OwnedFd) {
+    match next_signal(descriptor) {
+        Some(signal) if signal == Signal::WINCH.as_raw() => copy_size(master),
+        Some(signal) => forward(pidfd, signal),
+        None => {}
+    }
+}
+
+fn next_signal(descriptor: &OwnedFd) -> Option<i32> {
     // `struct signalfd_siginfo` starts with the number.
     let mut information = [0_u8; 128];
-    if rustix::io::read(descriptor, &mut information).is_ok_and(|length| length == information.len()) {
-        let signal = i32::from_ne_bytes([information[0], information[1], information[2], information[3]]);
-        if signal == Signal::WINCH.as_raw() {
-            copy_size(master);
-        } else {
-            forward(pidfd, signal);
-        }
-    }
+    let length = rustix::io::read(descriptor, &mut information).ok()?;
+    let [first, second, third, fourth, ..] = information;
+    (length == information.len()).then(|| i32::from_ne_bytes([first, second, third, fourth]))
 }
 
 fn copy_size(master: &OwnedFd) {

@@ -23,6 +23,7 @@ use crate::hooks::HookPlan;
 use crate::intel_rdt::ResourceClass;
 use crate::namespaces::{self, NamespaceSteps};
 use crate::net_devices::{self, NetDevice};
+use crate::notify::{self, Notifications};
 use crate::plan::{self, Plan, PlanOptions};
 use crate::resolve::HostProc;
 use crate::rootfs::{self, Sources};
@@ -55,7 +56,7 @@ pub(crate) struct Request<'a> {
 }
 
 /// A container whose init process is set up.
-pub(crate) struct Created {
+pub(crate) struct Created<'a> {
     pub(crate) directory: StateDirectory,
     pub(crate) state: State,
     pub(crate) pid: Pid,
@@ -64,6 +65,8 @@ pub(crate) struct Created {
     pub(crate) hooks: HookPlan,
     pub(crate) resource_class: Option<ResourceClass>,
     pub(crate) seccomp: Option<SeccompListener>,
+    /// What its program says, where somebody is to hear of it and it may say something before `start`.
+    pub(crate) notifications: Option<Notifications<'a>>,
 }
 
 /// The spec of a bundle, and its text. `warn` is called with what of it is passed over.
@@ -85,7 +88,11 @@ pub(crate) fn load_spec(
 /// Creates a container up to where its program could run. Nothing is left of it when this fails.
 ///
 /// `spec` and `text` are the bundle's.
-pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> Result<Created, RuntimeError> {
+pub(crate) fn create<'a>(
+    request: Request<'a>,
+    spec: &'a Spec,
+    text: &[u8],
+) -> Result<Created<'a>, RuntimeError> {
     validate(spec)?;
     let rootfs = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
     let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
@@ -124,6 +131,7 @@ pub(crate) fn create<'a>(request: Request<'a>, spec: &'a Spec, text: &[u8]) -> R
         child,
         mapped_mounts: Vec::new(),
         has_run_hooks: Cell::new(false),
+        notifications: None,
     };
     match creation.run(plan, text, request) {
         Ok((channel, hooks)) => creation.finish(channel, hooks),
@@ -160,9 +168,10 @@ struct Creation<'s> {
     mapped_mounts: Vec<(OwnedFd, bool)>,
     /// Hooks have run, perhaps one that failed: if it all fails now, those that undo what they did run as well.
     has_run_hooks: Cell<bool>,
+    notifications: Option<Notifications<'s>>,
 }
 
-impl Creation<'_> {
+impl<'s> Creation<'s> {
     fn run(
         &mut self,
         mut plan: Plan,
@@ -258,6 +267,13 @@ impl Creation<'_> {
             self.state.has_filter = true;
         }
         self.directory.save_first(&self.state)?;
+        if let Some(manager) = &self.context.notify_socket {
+            notify::make_directory(self.directory.path())?;
+            if !waits_for_start {
+                let log = &self.context.log;
+                self.notifications = Notifications::listen(self.directory.path(), manager, log)?;
+            }
+        }
         if self.cgroup_plan.scope().is_some() {
             return Ok(());
         }
@@ -513,7 +529,7 @@ impl Creation<'_> {
         }
     }
 
-    fn finish(self, channel: Channel, hooks: HookPlan) -> Result<Created, RuntimeError> {
+    fn finish(self, channel: Channel, hooks: HookPlan) -> Result<Created<'s>, RuntimeError> {
         let Some((pid, pidfd)) = self.child else { return Err(RuntimeError::NotRunning) };
         std::mem::forget(self.cgroup);
         let seccomp = self
@@ -521,8 +537,8 @@ impl Creation<'_> {
             .linux()
             .as_ref()
             .and_then(|linux| SeccompListener::from_spec(linux.seccomp().as_ref()?));
-        let (directory, state, resource_class) = (self.directory, self.state, self.resource_class);
-        Ok(Created { directory, state, pid, pidfd, channel, hooks, resource_class, seccomp })
+        let Creation { directory, state, resource_class, notifications, .. } = self;
+        Ok(Created { directory, state, pid, pidfd, channel, hooks, resource_class, seccomp, notifications })
     }
 
     /// Takes back whatever was done. Its own failures would hide the first one and are left.
