@@ -28,14 +28,15 @@ pub(super) fn run(id: &str, context: &Context) -> Result<u8, RuntimeError> {
             _ => RuntimeError::StartRunning,
         });
     };
-    let notifications = match &context.notify_socket {
-        Some(manager) => Notifications::listen(directory.path(), manager, &context.log)?,
-        None => None,
-    };
     // Whoever removes the name is the one who starts: of two only one goes on.
     if std::fs::remove_file(&socket).is_err() {
         return Err(RuntimeError::StartRunning);
     }
+    // Only now: of two callers one alone may take the place of what the program speaks to.
+    let notifications = match &context.notify_socket {
+        Some(manager) => Notifications::listen(directory.path(), manager, &context.log)?,
+        None => None,
+    };
     if !state.waits_for_payload {
         channel.send(&Message::Go).step("speak to", "the init process")?;
         return pass_on(notifications.as_ref(), &state);
