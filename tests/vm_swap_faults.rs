@@ -1,17 +1,24 @@
 //! Every failure of a swap, really caused: a disk, a daemon, systemd, somebody else, a kill at any step. Each leaves the old node
 //! working, or says how far it came and undoes it.
 
+#[path = "support/cri.rs"]
+mod cri;
 mod support;
 #[path = "support/swap_node.rs"]
 mod swap_node;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use support::{Container, inspect, run, sh, try_sh, wait_until};
+use cri::Pod;
+use support::{BUSYBOX, Container, generation, import, inspect, run, sh, try_sh, wait_until};
 use swap_node::{
-    CONFIG, KEPT, Node, STAND_IN, UNIT_DROP_IN, jq, lives, made_by, status, swap, undo, unit_drop_in,
+    CONFIG, KEPT, Node, STAND_IN, UNIT_DROP_IN, default_handler, jq, lives, made_by, status, swap, undo,
+    unit_drop_in,
 };
 
 #[test]
@@ -193,6 +200,57 @@ fn a_swap_killed_at_any_step_is_told_and_undone() {
         }
         node.is_as_before();
     }
+}
+
+/// A node with many pods takes seconds until its CRI plugin has read them, and containerd 1.6 serves before that. Here the plugin
+/// gets a container's status by a pipe, and gets nothing at first.
+#[test]
+fn a_swap_waits_until_the_plugin_has_read_its_pods() {
+    const HELD: Duration = Duration::from_secs(3);
+    let node = Node::new();
+    import("k8s.io", "busybox");
+    import("k8s.io", "pause");
+    let mut pod = Pod::run("swap-slow");
+    let id = pod.start("slow", BUSYBOX, 0, &["sleep", "100000"]);
+    let file = format!("/var/lib/containerd/io.containerd.grpc.v1.cri/containers/{id}/status");
+    let kept = std::fs::read(&file).expect("the plugin's record of the container");
+    sh(&format!("mv {file} /run/vm-swap-slow && mkfifo {file}"));
+    let (opened, reads) = mpsc::channel();
+    let pipe = file.clone();
+    // The pipe opens when somebody reads it.
+    thread::spawn(move || opened.send(std::fs::File::create(pipe)));
+    let told = "/run/vm-swap-slow.log";
+    let mut swapping = Command::new("/usr/local/bin/inspect")
+        .args(["swap-runtime", "crun", "--yes"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(told).expect("a log"))
+        .spawn()
+        .expect("inspect starts");
+    let mut pipe = reads.recv_timeout(Duration::from_secs(120)).expect("the plugin reads").expect("a pipe");
+    // Whoever reads it later finds a file again.
+    sh(&format!("mv /run/vm-swap-slow {file}"));
+    if generation() == "bookworm" {
+        wait_until("a daemon that serves", Duration::from_secs(60), || {
+            sh(&format!("cat {told}")).contains("plugins, config in force").then_some(())
+        });
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < HELD {
+        assert_eq!(swapping.try_wait().expect("its state"), None, "{}", sh(&format!("cat {told}")));
+        thread::sleep(Duration::from_millis(50));
+    }
+    pipe.write_all(&kept).expect("the plugin reads on");
+    drop(pipe);
+    let ended = swapping.wait().expect("it ends");
+    assert_eq!(ended.code(), Some(0), "{}", sh(&format!("cat {told}")));
+    assert_eq!(default_handler(), "crun");
+    pod.reconnect();
+    let lives = pod.exec(&id, &["echo", "alive"], 60).expect("the container is known and lives");
+    assert_eq!((lives.exit_code, &*lives.stdout), (0, &b"alive\n"[..]));
+    drop(pod);
+    undo();
+    node.is_as_before();
 }
 
 #[test]

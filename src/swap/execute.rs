@@ -128,7 +128,7 @@ impl Swapping<'_, '_> {
         self.journal.advance(id, Stage::Verifying)?;
         self.progress.step("plugins, config in force, census");
         compare_plugins(&plugins, &cri_plugins(&daemon.socket).await?)?;
-        preflight::check_running(plan).await?;
+        preflight::check_running(plan, limit).await?;
         let census = tasks.compare(&Census::take(&daemon.socket).await?);
         let lost = census.lost.clone();
         self.report.census = Some(census);

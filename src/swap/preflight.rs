@@ -234,12 +234,12 @@ pub(crate) fn in_force(plan: &Plan, effective: &Effective) -> Result<(), String>
 }
 
 /// What the daemon that runs now says of its own handlers; only where it does not say, what it would read from its config.
-pub(crate) async fn check_running(plan: &Plan) -> Result<(), SwapError> {
+pub(crate) async fn check_running(plan: &Plan, limit: Duration) -> Result<(), SwapError> {
     if plan.before.cri_is_disabled() {
         return Ok(());
     }
     let not_in_force = |reason| SwapError::NotInForce { handler: plan.chosen.handler.clone(), reason };
-    let mut channel = DaemonChannel::connect(&plan.daemon.socket, CALL_LIMIT).await?;
+    let mut channel = DaemonChannel::connect(&plan.daemon.socket, limit).await?;
     match channel.cri_status().await? {
         Some(status) if !status.handlers.is_empty() => judge_running(plan, &status).map_err(not_in_force),
         _ => {

@@ -343,13 +343,17 @@ impl Pod {
                 security_context: Some(security),
             }),
         };
-        let connect = DaemonChannel::connect(Path::new(SOCKET), BOUND);
-        let channel = runtime.block_on(connect).expect("containerd answers");
+        let channel = connect(&runtime);
         let mut pod = Self { runtime, channel, config: config.clone(), sandbox: String::new() };
         let request = RunPodSandbox { config: Some(config), runtime_handler: handler.into() };
         let id: Name = pod.call("/runtime.v1.RuntimeService/RunPodSandbox", request).expect("a sandbox runs");
         pod.sandbox = id.name;
         pod
+    }
+
+    /// Speaks to the daemon that serves now.
+    pub(crate) fn reconnect(&mut self) {
+        self.channel = connect(&self.runtime);
     }
 
     /// Creates and starts a container in it; gives its id.
@@ -432,6 +436,10 @@ impl Pod {
     {
         self.runtime.block_on(self.channel.unary(path, None, message))
     }
+}
+
+fn connect(runtime: &tokio::runtime::Runtime) -> DaemonChannel {
+    runtime.block_on(DaemonChannel::connect(Path::new(SOCKET), BOUND)).expect("containerd answers")
 }
 
 impl Drop for Pod {

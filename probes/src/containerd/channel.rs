@@ -113,6 +113,11 @@ impl DaemonChannel {
         &self.socket
     }
 
+    /// How long a call may take.
+    pub(super) const fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Calls `method` (`/PACKAGE.SERVICE/METHOD`) in a containerd namespace, or in none.
     ///
     /// # Errors

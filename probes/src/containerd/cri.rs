@@ -1,9 +1,11 @@
 //! The reading calls of the CRI runtime service (kubernetes/cri-api, runtime.v1), which containerd's CRI plugin serves on its socket.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::channel::{ApiError, DaemonChannel};
 
@@ -61,19 +63,34 @@ struct RuntimeCondition {
     status: bool,
 }
 
+/// What the plugin answers to all but `Version` until it has read its pods and containers (1.6.20 to 2.1). containerd 1.6 serves
+/// and tells systemd that it is ready before that; later ones wait for the plugin.
+const NOT_INITIALIZED: &str = "server is not initialized yet";
+/// How often it is asked again.
+const POLL: Duration = Duration::from_millis(100);
+
 impl DaemonChannel {
-    /// `RuntimeService/Status` with everything that the plugin tells; `None` when no CRI plugin serves.
+    /// `RuntimeService/Status` with everything that the plugin tells; `None` when no CRI plugin serves. A plugin that is not
+    /// initialized yet is waited for as long as the channel's calls may take.
     ///
     /// # Errors
     /// [`ApiError`] when the daemon refuses otherwise or does not answer in time.
     pub async fn cri_status(&mut self) -> Result<Option<CriStatus>, ApiError> {
-        let request = StatusRequest { verbose: true };
-        match self.unary::<_, StatusResponse>("/runtime.v1.RuntimeService/Status", None, request).await {
-            Ok(response) => Ok(Some(read_status(response))),
-            Err(error) if error.is_unimplemented() => Ok(None),
-            Err(error) => Err(error),
+        let deadline = Instant::now() + self.limit();
+        loop {
+            let request = StatusRequest { verbose: true };
+            match self.unary::<_, StatusResponse>("/runtime.v1.RuntimeService/Status", None, request).await {
+                Ok(response) => return Ok(Some(read_status(response))),
+                Err(error) if error.is_unimplemented() => return Ok(None),
+                Err(error) if is_not_initialized(&error) && Instant::now() < deadline => sleep(POLL).await,
+                Err(error) => return Err(error),
+            }
         }
     }
+}
+
+fn is_not_initialized(error: &ApiError) -> bool {
+    matches!(error, ApiError::Call { status, .. } if status.message().contains(NOT_INITIALIZED))
 }
 
 fn read_status(response: StatusResponse) -> CriStatus {
