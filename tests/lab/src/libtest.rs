@@ -9,6 +9,15 @@ pub(crate) struct Skip {
     pub(crate) reason: String,
 }
 
+/// A test that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The test's path in its crate.
+    pub(crate) test: String,
+    /// Where it panicked and what it said, the first lines of that; empty when it said nothing.
+    pub(crate) words: String,
+}
+
 /// What one or more test binaries reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -16,6 +25,8 @@ pub(crate) struct Counts {
     pub(crate) passed: usize,
     /// Tests that failed.
     pub(crate) failed: usize,
+    /// Those of them that the harness got to show.
+    pub(crate) failures: Vec<Failure>,
     /// Tests that were ignored or said `skipped: REASON`.
     pub(crate) skipped: Vec<Skip>,
     /// Whether every binary that began a run also ended it.
@@ -24,6 +35,9 @@ pub(crate) struct Counts {
 
 /// What a test prints, alone on its line, before it returns without having tested.
 const SKIPPED: &str = "skipped: ";
+
+/// How many lines of a failure's words are kept: an assertion on two long texts has few, a diff of them many.
+const WORDS: usize = 12;
 
 /// Reads the output of `cargo test` or of test binaries, run with `--show-output`.
 pub(crate) fn parse(text: &str) -> Counts {
@@ -48,9 +62,7 @@ pub(crate) fn parse(text: &str) -> Counts {
             passing += 1;
         } else if line.starts_with("test ") && line.ends_with(" ... FAILED") {
             failing += 1;
-        } else if let Some(test) =
-            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
-        {
+        } else if let Some(test) = parse_shown(line) {
             shown = Some(test);
         } else if let Some((test, reason)) = shown.zip(line.strip_prefix(SKIPPED)) {
             // The harness takes it for passed. Whatever else it prints is its own.
@@ -62,7 +74,38 @@ pub(crate) fn parse(text: &str) -> Counts {
     counts.passed = (counts.passed + passing).saturating_sub(said_skipped);
     counts.failed += failing;
     counts.complete = begun > 0 && begun == ended;
+    counts.failures = parse_failures(text);
     counts
+}
+
+/// What the harness shows between `failures:` and the list of their names: `---- TEST stdout ----` and the test's output.
+fn parse_failures(text: &str) -> Vec<Failure> {
+    let mut failures: Vec<Failure> = Vec::new();
+    let (mut in_failures, mut panicked) = (false, false);
+    for line in text.lines() {
+        if line == "failures:" || is_start(line) || line == "successes:" {
+            (in_failures, panicked) = (line == "failures:", false);
+        } else if !in_failures {
+            continue;
+        } else if let Some(test) = parse_shown(line) {
+            panicked = false;
+            failures.push(Failure { test: test.into(), words: String::new() });
+        } else if let Some(failure) = failures.last_mut() {
+            panicked |= line.starts_with("thread '") && line.contains(" panicked at ");
+            // Behind the words comes the way there.
+            panicked &= line != "stack backtrace:" && !line.starts_with("note: ");
+            if panicked && failure.words.lines().count() < WORDS {
+                failure.words += line;
+                failure.words.push('\n');
+            }
+        }
+    }
+    failures
+}
+
+/// `---- TEST stdout ----`
+fn parse_shown(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
 /// How many tests a running binary has finished: for progress.
@@ -115,23 +158,52 @@ successes:
 
 test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
 
-running 1 test
+running 2 tests
 test d ... FAILED
+test e ... FAILED
 
 failures:
 
 ---- d stdout ----
-thread 'd' panicked at src/lib.rs:1:1:
+what it did before
 
-test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+thread 'd' panicked at src/lib.rs:1:1:
+assertion failed: left
+and right
+stack backtrace:
+   0: core::panicking::panic_fmt
+note: Some details are omitted
+
+---- e stdout ----
+error: it said no more
+
+
+failures:
+    d
+    e
+
+test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
 
     #[test]
     fn counts_passed_failed_and_skipped() {
         let counts = parse(TWO_BINARIES);
-        assert_eq!((counts.passed, counts.failed, counts.complete), (1, 1, true));
+        assert_eq!((counts.passed, counts.failed, counts.complete), (1, 2, true));
         let skipped: Vec<_> = counts.skipped.iter().map(|s| (s.test.as_str(), s.reason.as_str())).collect();
         assert_eq!(skipped, [("b", "needs a moon"), ("c", "no python3 on this node")]);
+    }
+
+    #[test]
+    fn a_failure_has_the_words_of_its_panic() {
+        let failures = parse(TWO_BINARIES).failures;
+        let told: Vec<_> = failures.iter().map(|one| (one.test.as_str(), one.words.as_str())).collect();
+        let words = "thread 'd' panicked at src/lib.rs:1:1:\nassertion failed: left\nand right\n";
+        assert_eq!(told, [("d", words), ("e", "")]);
+        let long = format!(
+            "running 1 test\nfailures:\n---- d stdout ----\nthread 'd' panicked at x:\n{}",
+            "more\n".repeat(100)
+        );
+        assert_eq!(parse(&long).failures[0].words.lines().count(), WORDS);
     }
 
     #[test]

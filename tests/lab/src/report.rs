@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::libtest::Skip;
+use crate::libtest::{Failure, Skip};
 
 /// One suite on one generation, or one check on the machine that builds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     /// `vm_tree`, `clippy`.
     pub(crate) suite: String,
@@ -15,11 +15,40 @@ pub(crate) struct Outcome {
     pub(crate) passed: usize,
     /// Tests that failed, one at least when the suite did not end well.
     pub(crate) failed: usize,
+    /// Those of them that the harness showed.
+    pub(crate) failures: Vec<Failure>,
+    /// Tests that failed, and passed when they were run once more on a fresh node: among those that passed.
+    pub(crate) flaky: Vec<Failure>,
     /// What was skipped, with reasons.
     pub(crate) skipped: Vec<Skip>,
     /// How long it took.
     pub(crate) seconds: u64,
 }
+
+impl Outcome {
+    /// Whether a second run of the failed tests alone can tell more: the suite got to its end, so that they are known, and
+    /// they are few enough to have failed by chance.
+    pub(crate) fn can_be_tried_again(&self) -> bool {
+        (1..=FEW).contains(&self.failed) && self.failed == self.failures.len()
+    }
+
+    /// What both runs came to, when `again` ran the tests that had failed.
+    pub(crate) fn after_another_try(mut self, again: &Outcome) -> Outcome {
+        self.seconds += again.seconds;
+        // A second run that broke off tells nothing of any of them.
+        if again.failed == again.failures.len() {
+            let failed_twice = |one: &Failure| again.failures.iter().any(|other| other.test == one.test);
+            let (failures, flaky) = self.failures.into_iter().partition(failed_twice);
+            (self.failures, self.flaky) = (failures, flaky);
+            self.failed = self.failures.len();
+            self.passed += self.flaky.len();
+        }
+        self
+    }
+}
+
+/// The most tests of one suite that fail by chance.
+const FEW: usize = 3;
 
 /// The place of checks that need no VM.
 pub(crate) const HOST: &str = "host";
@@ -105,11 +134,33 @@ pub(crate) fn render_table(outcomes: &[Outcome]) -> String {
     align(&table)
 }
 
+/// What failed and what is flaky, each with its words.
+pub(crate) fn render_failures(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for outcome in outcomes {
+        let Outcome { place, suite, .. } = outcome;
+        let unnamed = outcome.failed.saturating_sub(outcome.failures.len());
+        if unnamed > 0 {
+            text += &format!("failed on {place}: {suite}: {unnamed} that no words are known of\n");
+        }
+        let failed = outcome.failures.iter().map(|one| (one, "failed", ""));
+        let flaky = outcome.flaky.iter().map(|one| (one, "flaky", ": it passed on another node after this"));
+        for (failure, what, why) in failed.chain(flaky) {
+            text += &format!("{what} on {place}: {suite}::{}{why}\n", failure.test);
+            text.extend(failure.words.lines().map(|line| format!("    {line}\n")));
+        }
+    }
+    text
+}
+
 /// `12 passed, 1 failed, 2 skipped, 34 s`
 fn render_cell(outcome: &Outcome) -> String {
     let mut cell = format!("{} passed", outcome.passed);
     if outcome.failed > 0 {
         cell += &format!(", {} FAILED", outcome.failed);
+    }
+    if !outcome.flaky.is_empty() {
+        cell += &format!(", {} of them flaky", outcome.flaky.len());
     }
     if !outcome.skipped.is_empty() {
         cell += &format!(", {} skipped", outcome.skipped.len());
@@ -146,7 +197,39 @@ mod tests {
     fn outcome(suite: &str, place: &str, failed: usize, skipped: &[&str]) -> Outcome {
         let skip = |test: &&str| Skip { test: (*test).into(), reason: "because".into() };
         let skipped = skipped.iter().map(skip).collect();
-        Outcome { suite: suite.into(), place: place.into(), passed: 2, failed, skipped, seconds: 5 }
+        let (suite, place) = (suite.into(), place.into());
+        Outcome { suite, place, passed: 2, failed, skipped, seconds: 5, ..Outcome::default() }
+    }
+
+    /// An outcome with failures of these names.
+    fn failing(names: &[&str]) -> Outcome {
+        let failure = |name: &&str| Failure { test: (*name).into(), words: format!("{name} panicked\n") };
+        Outcome {
+            failures: names.iter().map(failure).collect(),
+            ..outcome("vm_a", "forky", names.len(), &[])
+        }
+    }
+
+    #[test]
+    fn what_passes_at_the_second_try_is_flaky_and_what_does_not_has_failed() {
+        let first = failing(&["x", "y"]);
+        assert!(first.can_be_tried_again());
+        let merged = first.after_another_try(&failing(&["y"]));
+        assert_eq!((merged.passed, merged.failed, merged.seconds), (3, 1, 10));
+        assert_eq!(render_cell(&merged), "3 passed, 1 FAILED, 1 of them flaky, 10 s");
+        let told = "failed on forky: vm_a::y\n    y panicked\n\
+                    flaky on forky: vm_a::x: it passed on another node after this\n    x panicked\n";
+        assert_eq!(render_failures(&[merged]), told);
+    }
+
+    #[test]
+    fn a_suite_that_broke_off_is_not_tried_again_and_clears_nobody() {
+        let broken = Outcome { failed: 1, ..failing(&[]) };
+        assert!(!broken.can_be_tried_again() && !outcome("vm_a", "forky", 0, &[]).can_be_tried_again());
+        assert!(!failing(&["a", "b", "c", "d"]).can_be_tried_again(), "so many do not fail by chance");
+        let merged = failing(&["x"]).after_another_try(&broken);
+        assert_eq!((merged.passed, merged.failed), (2, 1));
+        assert_eq!(render_failures(&[broken]), "failed on forky: vm_a: 1 that no words are known of\n");
     }
 
     #[test]

@@ -23,6 +23,16 @@ use crate::ssh::{self, Connection};
 use crate::store::{self, Store};
 use crate::sync;
 
+/// Which tests of a suite.
+#[derive(Clone)]
+enum Which {
+    All,
+    /// Those whose names contain one of these.
+    Containing(Vec<String>),
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
 /// What a run is to do.
 struct Plan {
     checks: Vec<&'static str>,
@@ -31,8 +41,9 @@ struct Plan {
     bound: Duration,
     /// For the suites in the nodes.
     environment: Vec<Variable>,
-    /// Parts of names of tests; empty means all tests.
-    only: Vec<String>,
+    which: Which,
+    /// Whether tests that fail in a node are run once more in another.
+    tries_again: bool,
     logs: PathBuf,
     /// What a whole run leaves out; empty when suites were named.
     left_out: Vec<report::Unproven>,
@@ -86,7 +97,8 @@ fn plan(arguments: &TestArgs) -> Result<Plan, LabError> {
         },
         bound: Duration::from_secs(arguments.bound),
         environment: arguments.env.clone(),
-        only: arguments.only.clone(),
+        which: if arguments.only.is_empty() { Which::All } else { Which::Containing(arguments.only.clone()) },
+        tries_again: everything,
         logs: binaries::workspace().join("target/lab"),
         left_out: if everything { report::parse_unproven(UNPROVEN) } else { Vec::new() },
     };
@@ -165,13 +177,13 @@ fn run_in_machines(
 fn work(yard: &Yard<'_>, worker: u8) -> Result<(), LabError> {
     while let Some(job) = yard.jobs.lock().ok().and_then(|mut jobs| jobs.pop_front()) {
         let begun = Instant::now();
-        let outcome = match run_job(yard, job, worker) {
+        let outcome = match run_and_try_again(yard, job, worker) {
             Ok(outcome) => outcome,
             Err(error @ (LabError::NoBoot { .. } | LabError::Failed { .. } | LabError::TimedOut { .. })) => {
                 yard.progress.report(&error);
                 let (suite, place) = (job.suite.name.clone(), job.recipe.generation.to_string());
                 let seconds = begun.elapsed().as_secs();
-                Outcome { suite, place, passed: 0, failed: 1, skipped: Vec::new(), seconds }
+                Outcome { suite, place, failed: 1, seconds, ..Outcome::default() }
             }
             Err(error) => return Err(error),
         };
@@ -182,13 +194,25 @@ fn work(yard: &Yard<'_>, worker: u8) -> Result<(), LabError> {
     Ok(())
 }
 
-fn run_job(yard: &Yard<'_>, job: Job<'_>, worker: u8) -> Result<Outcome, LabError> {
+/// The tests that failed once more in another node: containerd bounds some of its own steps by fractions of a second, which an
+/// emulated processor of a busy machine does not always keep. What passes then is reported as flaky, with what it said.
+fn run_and_try_again(yard: &Yard<'_>, job: Job<'_>, worker: u8) -> Result<Outcome, LabError> {
+    let outcome = run_job(yard, job, &yard.plan.which, worker)?;
+    if !yard.plan.tries_again || !outcome.can_be_tried_again() {
+        return Ok(outcome);
+    }
+    let named = outcome.failures.iter().map(|failure| failure.test.clone()).collect();
+    let again = run_job(yard, job, &Which::Named(named), worker)?;
+    Ok(outcome.after_another_try(&again))
+}
+
+fn run_job(yard: &Yard<'_>, job: Job<'_>, which: &Which, worker: u8) -> Result<Outcome, LabError> {
     let Yard { store, plan, arguments, programs, progress, .. } = yard;
     let name = format!("test-{}-{}-{worker}", job.recipe.generation, std::process::id());
     let owned = node::boot(store, job.recipe, &name, &arguments.hardware, progress)?;
     sync::programs(store, &owned.machine, programs, progress)?;
     sync::suites(store, &owned.machine, std::slice::from_ref(job.suite), progress)?;
-    run_suite(store, plan, &owned, job.suite, progress)
+    run_suite(store, plan, &owned, job.suite, which, progress)
 }
 
 /// Runs one suite in a node, within the bound; shows everything when it fails.
@@ -197,15 +221,17 @@ fn run_suite(
     plan: &Plan,
     owned: &Owned,
     suite: &Executable,
+    which: &Which,
     progress: &Progress,
 ) -> Result<Outcome, LabError> {
     let generation = owned.machine.recipe.generation;
     let step = progress.begin(format!("suite {} on {generation}", suite.name));
     let begun = Instant::now();
-    let log = plan.logs.join(format!("{generation}-{}.log", suite.name));
+    let again = if matches!(which, Which::Named(_)) { "-again" } else { "" };
+    let log = plan.logs.join(format!("{generation}-{}{again}.log", suite.name));
     let file = fs::File::create(&log).map_err(LabError::file("create", &log))?;
     let twin = file.try_clone().map_err(LabError::file("duplicate", &log))?;
-    let line = command_line(plan, &suite.name);
+    let line = command_line(plan, &suite.name, which);
     let mut command = Connection::to(store, &owned.machine).shell_command(&line);
     let spawned = command.stdin(Stdio::null()).stdout(file).stderr(twin).spawn();
     let mut running = spawned.map_err(|source| LabError::Spawn { program: "ssh".into(), source })?;
@@ -228,6 +254,8 @@ fn run_suite(
         place: generation.to_string(),
         passed: counts.passed,
         failed: if good { 0 } else { counts.failed.max(1) },
+        failures: counts.failures,
+        flaky: Vec::new(),
         skipped: counts.skipped,
         seconds: begun.elapsed().as_secs(),
     };
@@ -249,14 +277,19 @@ fn run_suite(
 }
 
 /// What the node's shell is to run.
-fn command_line(plan: &Plan, suite: &str) -> String {
+fn command_line(plan: &Plan, suite: &str, which: &Which) -> String {
     let variables = plan.environment.iter().map(|one| format!("{}={} ", one.name, ssh::quote(&one.value)));
-    let only = plan.only.iter().map(|part| format!(" {}", ssh::quote(part)));
+    let (exact, names) = match which {
+        Which::All => ("", [].as_slice()),
+        Which::Containing(parts) => ("", parts.as_slice()),
+        Which::Named(names) => (" --exact", names.as_slice()),
+    };
+    let names = names.iter().map(|name| format!(" {}", ssh::quote(name)));
     format!(
-        "cd /root && RUST_BACKTRACE=1 {}exec timeout --kill-after=10 {} /opt/lab/suites/{suite} --test-threads=1 --show-output --{}",
+        "cd /root && RUST_BACKTRACE=1 {}exec timeout --kill-after=10 {} /opt/lab/suites/{suite} --test-threads=1 --show-output{exact} --{}",
         variables.collect::<String>(),
         plan.bound.as_secs(),
-        only.collect::<String>(),
+        names.collect::<String>(),
     )
 }
 
@@ -286,8 +319,11 @@ fn conclude(plan: &Plan, outcomes: &[Outcome], begun: Instant, progress: &Progre
     let generations: Vec<String> = plan.generations.iter().map(ToString::to_string).collect();
     let expected = report::parse_expected_skips(SKIPS, &generations);
     // Of some tests alone it cannot be told whether a listed skip is missing.
-    let differences =
-        if plan.only.is_empty() { report::compare_skips(outcomes, &expected) } else { Vec::new() };
+    let differences = if matches!(plan.which, Which::All) {
+        report::compare_skips(outcomes, &expected)
+    } else {
+        Vec::new()
+    };
     progress.result(&format!("\n{}\n", report::render_table(outcomes)));
     for outcome in outcomes {
         for skip in &outcome.skipped {
@@ -299,6 +335,10 @@ fn conclude(plan: &Plan, outcomes: &[Outcome], begun: Instant, progress: &Progre
         for one in plan.left_out.iter().filter(|one| one.covers(generation, &one.suite)) {
             progress.result(&format!("not run on {generation}: {}: {}", one.suite, one.reason));
         }
+    }
+    let failures = report::render_failures(outcomes);
+    if !failures.is_empty() {
+        progress.result(&child::printable(&failures));
     }
     for difference in &differences {
         progress.result(difference);
