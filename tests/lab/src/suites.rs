@@ -225,9 +225,10 @@ fn run_suite(
     progress: &Progress,
 ) -> Result<Outcome, LabError> {
     let generation = owned.machine.recipe.generation;
-    let step = progress.begin(format!("suite {} on {generation}", suite.name));
+    let (again, what) =
+        if matches!(which, Which::Named(_)) { ("-again", ", what failed once more") } else { ("", "") };
+    let step = progress.begin(format!("suite {} on {generation}{what}", suite.name));
     let begun = Instant::now();
-    let again = if matches!(which, Which::Named(_)) { "-again" } else { "" };
     let log = plan.logs.join(format!("{generation}-{}{again}.log", suite.name));
     let file = fs::File::create(&log).map_err(LabError::file("create", &log))?;
     let twin = file.try_clone().map_err(LabError::file("duplicate", &log))?;
