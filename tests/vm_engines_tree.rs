@@ -100,8 +100,10 @@ fn every_engine_is_named_and_only_containerds_are_looked_into() {
     let _engines = Engines::prepare();
     let _plain = Container::start("default", "beside", "", "sleep 100000");
     let web = docker_run("docker", "web");
+    // dockerd starts a containerd of its own where it finds no socket of another. Shims have their sockets in one place in any case.
     sh(
         "systemctl reset-failed docker-own 2>/dev/null; systemd-run --quiet --unit docker-own -p Delegate=yes \
+        -p TemporaryFileSystem=/run/containerd -p BindPaths=/run/containerd/s \
         dockerd -H unix:///run/docker-own.sock --data-root /var/lib/docker-own --exec-root /run/docker-own \
         --pidfile /run/docker-own.pid --bridge none --iptables=false",
     );

@@ -32,6 +32,11 @@ pub(super) fn find_other_engines(host: &Host, table: &ProcessTable) -> Vec<Other
     });
     let engine = |stat: &crate::process::Stat| {
         let line = read_cmdline(host, stat.pid).ok().flatten()?;
+        // A watcher forks; until the child has executed something else, it looks like another one.
+        let twin = table.get(stat.parent).filter(|parent| parent.comm == stat.comm);
+        if twin.is_some_and(|twin| read_cmdline(host, twin.pid).ok().flatten().as_ref() == Some(&line)) {
+            return None;
+        }
         let mut below = BTreeSet::new();
         descend(table, stat.pid, &mut below);
         Some(describe(stat.pid, &stat.comm, &line, below.len() - 1))
@@ -61,6 +66,29 @@ fn conmon_engine(line: &CommandLine) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_watcher_forks_is_not_a_watcher_until_it_is_another_command() {
+        let root = tempfile::tempdir().unwrap();
+        let outer = b"systemd-nspawn\0--machine=deb\0";
+        let inner = b"systemd-nspawn\0--machine=inner\0";
+        for (pid, parent, line) in [(40, 1, outer), (41, 40, outer)] {
+            write_process(root.path(), pid, parent, line);
+        }
+        write_process(root.path(), 42, 40, inner);
+        let host = Host::at(root.path());
+        let engines = find_other_engines(&host, &ProcessTable::read(&host).unwrap());
+        let names: Vec<_> = engines.iter().map(|engine| (engine.pid.get(), engine.name.as_deref())).collect();
+        assert_eq!(names, [(40, Some("deb")), (42, Some("inner"))]);
+    }
+
+    fn write_process(root: &std::path::Path, pid: u32, parent: u32, line: &[u8]) {
+        let process = root.join(format!("proc/{pid}"));
+        std::fs::create_dir_all(&process).unwrap();
+        let stat = format!("{pid} (systemd-nspawn) S {parent} 40 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7777 0 0");
+        std::fs::write(process.join("stat"), stat).unwrap();
+        std::fs::write(process.join("cmdline"), line).unwrap();
+    }
 
     #[test]
     fn conmon_says_which_container_it_watches() {
