@@ -141,7 +141,7 @@ fn a_process_that_enters_cannot_be_looked_into() {
 
 #[test]
 fn no_capability_is_inherited_that_the_spec_does_not_name() {
-    // CVE-2022-24769, CVE-2022-27650, CVE-2022-29162. The caller of the runtime has some to pass on.
+    // CVE-2022-24769, CVE-2022-27650, CVE-2022-29162, CVE-2025-27612. The caller of the runtime has some to pass on.
     let bundle = Bundle::make("inherited", ".");
     link_programs(&bundle, &["grep"]);
     let setpriv =
