@@ -94,25 +94,25 @@ impl Rules {
 
     fn add(&mut self, rule: &LinuxDeviceCgroup) -> Result<(), CgroupError> {
         let access = access(rule)?;
-        let kind = match rule.typ().unwrap_or_default() {
-            LinuxDeviceType::A => {
+        let (major, minor) = (number(rule.major())?, number(rule.minor())?);
+        let kinds = match rule.typ().unwrap_or_default() {
+            // For cgroup v1, and so for runc, this goes for everything whatever else the rule says. Here it says what it says.
+            LinuxDeviceType::A if (major, minor, access) == (None, None, ALL) => {
                 *self = Rules { allows_by_default: rule.allow(), exceptions: BTreeMap::new() };
                 return Ok(());
             }
-            LinuxDeviceType::B => Kind::Block,
-            LinuxDeviceType::C | LinuxDeviceType::U => Kind::Character,
+            LinuxDeviceType::A => [Kind::Block, Kind::Character].as_slice(),
+            LinuxDeviceType::B => &[Kind::Block],
+            LinuxDeviceType::C | LinuxDeviceType::U => &[Kind::Character],
             LinuxDeviceType::P => return Err(refuse("devices[].type", "a FIFO is no device")),
         };
-        let device = Device { kind, major: number(rule.major())?, minor: number(rule.minor())? };
-        if rule.allow() == self.allows_by_default {
-            self.take_back(device, access)
-        } else {
-            self.except(device, access)
+        for device in kinds.iter().map(|kind| Device { kind: *kind, major, minor }) {
+            if rule.allow() == self.allows_by_default {
+                self.take_back(device, access)?;
+            } else {
+                *self.exceptions.entry(device).or_default() |= access;
+            }
         }
-    }
-
-    fn except(&mut self, device: Device, access: u8) -> Result<(), CgroupError> {
-        *self.exceptions.entry(device).or_default() |= access;
         Ok(())
     }
 
@@ -469,6 +469,15 @@ mod tests {
                 && interpret(&program, Kind::Block, (8, 3), READ)
         );
         assert!(!interpret(&program, Kind::Block, (8, 3), READ | WRITE));
+    }
+
+    #[test]
+    fn a_rule_for_both_kinds_goes_no_further_than_it_says() {
+        let eighth = r#"{"allow": true, "type": "a", "major": 8, "minor": -1, "access": "r"}"#;
+        let program = compile(&format!("[{DENY}, {eighth}]")).unwrap();
+        let allows = |kind, device, access| interpret(&program, kind, device, access);
+        assert!(allows(Kind::Block, (8, 1), READ) && allows(Kind::Character, (8, 1), READ));
+        assert!(!allows(Kind::Block, (8, 1), WRITE) && !allows(Kind::Character, (1, 1), READ));
     }
 
     #[test]
