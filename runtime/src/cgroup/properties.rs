@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
 use super::devices::{Device, Kind, Rules};
 use super::error::CgroupError;
 use super::resources::refuse;
-use super::weight::{cpu_weight_from_shares, swap_limit};
+use super::weight::{cpu_weight_from_shares, io_weight_from_blkio, swap_limit};
 
 const INFINITY: u64 = u64::MAX;
 /// 10 ms of a second: systemd keeps CPU quotas as whole per cents.
@@ -79,6 +79,9 @@ pub(super) fn limits(resources: &LinuxResources) -> Result<Properties, CgroupErr
         // systemd knows no limit of 0.
         limits.number("TasksMax", u64::try_from(pids.limit()).map_or(INFINITY, |limit| limit.max(1)));
     }
+    if let Some(weight) = resources.block_io().as_ref().and_then(LinuxBlockIo::weight) {
+        limits.io_weight(weight);
+    }
     limits.unified(resources)?;
     Ok(limits.0)
 }
@@ -123,6 +126,21 @@ impl Limits {
         Ok(())
     }
 
+    /// systemd writes a weight whenever a unit nearby asks for one: its own default for one that it has not been told.
+    fn io_weight(&mut self, weight: u16) {
+        if weight != 0 {
+            self.number("IOWeight", io_weight_from_blkio(weight));
+        }
+    }
+
+    /// Of `io.weight` the default alone: systemd leaves those of devices as they are.
+    fn unified_io_weight(&mut self, value: &str) -> Result<(), CgroupError> {
+        let line = value.lines().map(str::trim).rfind(|line| !line.contains(':'));
+        let Some(line) = line else { return Ok(()) };
+        self.number("IOWeight", parse("io.weight", line.trim_start_matches("default").trim())?);
+        Ok(())
+    }
+
     /// systemd rounds a quota to whole per cents; it is rounded up so that a child cgroup may have what was asked for.
     fn quota(&mut self, quota: Option<i64>, period: Option<u64>) {
         if let Some(period) = period {
@@ -151,6 +169,7 @@ impl Limits {
                 "cpuset.mems" => {
                     self.0.push(("AllowedMemoryNodes".to_owned(), Value::Bytes(bits(file, value)?)))
                 }
+                "io.weight" => self.unified_io_weight(value)?,
                 "memory.high" => self.number("MemoryHigh", parse(file, value)?),
                 "memory.low" => self.number("MemoryLow", parse(file, value)?),
                 "memory.min" => self.number("MemoryMin", parse(file, value)?),
@@ -202,7 +221,8 @@ fn bits(field: &str, list: &str) -> Result<Vec<u8>, CgroupError> {
 }
 
 /// The device rules, as far as systemd can say them (its rules name a device, all of a major number, or all of a kind). The
-/// program that the runtime attaches itself is what counts; without these systemd would add a narrower one of its own.
+/// program that the runtime attaches itself is what counts; without these systemd would add a narrower one of its own. So it would
+/// with rules that leave one out: then it is told none.
 pub(super) fn devices(rules: &Rules) -> Properties {
     let policy = |policy: &str, allowed| {
         vec![
@@ -210,12 +230,12 @@ pub(super) fn devices(rules: &Rules) -> Properties {
             ("DeviceAllow".to_owned(), Value::Pairs(allowed)),
         ]
     };
-    if rules.allows_by_default {
-        return policy("auto", Vec::new());
-    }
     let allowed =
-        rules.exceptions.iter().filter_map(|(device, access)| Some((device_name(device)?, letters(*access))));
-    policy("strict", allowed.collect())
+        rules.exceptions.iter().map(|(device, access)| Some((device_name(device)?, letters(*access))));
+    match allowed.collect() {
+        Some(allowed) if !rules.allows_by_default => policy("strict", allowed),
+        _ => policy("auto", Vec::new()),
+    }
 }
 
 fn device_name(device: &Device) -> Option<String> {
@@ -327,7 +347,8 @@ mod tests {
     #[test]
     fn limits_become_the_properties_that_runc_sets() {
         let json = r#"{"memory": {"limit": 67108864, "swap": 134217728, "reservation": 33554432},
-            "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0-1,8"}, "pids": {"limit": 0}}"#;
+            "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0-1,8"}, "pids": {"limit": 0},
+            "blockIO": {"weight": 500}}"#;
         let expected = [
             number("MemoryMax", 67_108_864),
             number("MemoryLow", 33_554_432),
@@ -337,6 +358,7 @@ mod tests {
             number("CPUQuotaPerSecUSec", 500_000),
             ("AllowedCPUs".to_owned(), Value::Bytes(vec![3, 1])),
             number("TasksMax", 1),
+            number("IOWeight", 4950),
         ];
         assert_eq!(limits_of(json), expected);
     }
@@ -355,15 +377,18 @@ mod tests {
 
     #[test]
     fn unified_files_become_properties_too() {
-        let json = r#"{"unified": {"memory.high": "1000", "cpu.max": "max 50000", "pids.max": "0", "io.weight": "5"}}"#;
+        let json = r#"{"unified": {"memory.high": "1000", "cpu.max": "max 50000", "pids.max": "0", "io.max": "5",
+            "io.weight": "default 7\n8:0 9"}}"#;
         let expected = [
             number("CPUQuotaPeriodUSec", 50_000),
             number("CPUQuotaPerSecUSec", u64::MAX),
+            number("IOWeight", 7),
             number("MemoryHigh", 1000),
             number("TasksMax", 1),
         ];
         assert_eq!(limits_of(json), expected);
         assert!(limits(&serde_json::from_str(r#"{"unified": {"memory.high": "x"}}"#).unwrap()).is_err());
+        assert_eq!(limits_of(r#"{"unified": {"io.weight": "8:0 9"}}"#), []);
     }
 
     #[test]
@@ -403,5 +428,9 @@ mod tests {
                 && has("/dev/char/1:3", "rwm")
                 && has("char-136", "rwm")
         );
+        let json = r#"{"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "b", "minor": 1, "access": "r"}]}"#;
+        let resources: LinuxResources = serde_json::from_str(json).unwrap();
+        let properties = devices(&Rules::from_spec(resources.devices().iter().flatten()).unwrap());
+        assert_eq!(properties[0].1, Value::Text("auto".to_owned()));
     }
 }
