@@ -344,6 +344,9 @@ fn plan_mount(
         let inner = below.map(|below| relative(&field("source"), below)).transpose()?;
         let source = source.as_os_str().as_encoded_bytes();
         let idmap = plan_idmap(&field("uidMappings"), mount, &options)?;
+        if inner.is_some() && idmap.as_ref().is_some_and(|idmap| idmap.maps.is_none()) {
+            return Err(invalid(&field("options"), "a source in the container needs a map of its own"));
+        }
         let attributes = options.bind_attributes();
         MountKind::Bind { source: c_string(&field("source"), source)?, inner, recursive, attributes, idmap }
     } else if kind == "cgroup" || kind == "cgroup2" {

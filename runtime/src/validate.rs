@@ -178,6 +178,8 @@ const PROC_TARGETS: &[&str] = &[
 ];
 
 fn check_mounts(spec: &Spec) -> Result<(), InvalidSpec> {
+    let namespaces = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref());
+    let has_user_namespace = namespaces.flatten().any(|one| one.typ() == LinuxNamespaceType::User);
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = |name: &str| format!("mounts[{index}].{name}");
         let options = MountOptions::from_spec(mount);
@@ -206,6 +208,8 @@ fn check_mounts(spec: &Spec) -> Result<(), InvalidSpec> {
                 mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap.is_some();
             ensure(!has_maps, &field("uidMappings"), "only a bind mount can be id-mapped")?;
         }
+        let is_mapped = has_user_namespace || mount.uid_mappings().is_some() || options.idmap.is_none();
+        ensure(is_mapped, &field("options"), "without a user namespace there are no ids to map it by")?;
         let is_tmpfs = mount.typ().as_deref() == Some("tmpfs");
         ensure(!options.copy_up || is_tmpfs, &field("options"), "tmpcopyup is for tmpfs")?;
         check_proc_target(&field("destination"), mount.destination(), mount.typ().as_deref(), is_bind)?;
@@ -355,6 +359,11 @@ mod tests {
             ("mounts[1].options", |spec| {
                 spec["mounts"][1] = serde_json::json!({
                     "destination": "/x", "type": "bind", "source": "/x", "options": ["remount"]
+                });
+            }),
+            ("mounts[1].options", |spec| {
+                spec["mounts"][1] = serde_json::json!({
+                    "destination": "/x", "type": "bind", "source": "/x", "options": ["ridmap"]
                 });
             }),
             ("windows", |spec| spec["windows"] = serde_json::json!({"layerFolders": ["x"]})),

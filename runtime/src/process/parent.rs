@@ -397,10 +397,6 @@ impl<'s> Creation<'s> {
             sources => sources?,
         };
         for (tree, recursive) in sources.mapped_as_container(&plan.rootfs) {
-            if !is_mapped {
-                let reason = "the container has no user namespace";
-                return Err(StepError::refused("make", "an id-mapped mount", reason).into());
-            }
             self.mapped_mounts.push((tree.try_clone().step("keep open", "a bind mount")?, recursive));
         }
         Ok(SourcePlan::Opened(sources))

@@ -34,7 +34,7 @@ pub(super) fn apply(
 ) -> Result<(), StepError> {
     let target = plan.target.as_c_str();
     let mounted = match (&plan.kind, tree) {
-        (MountKind::Filesystem { kind, source, flags, data, strict, copy_up }, _) => {
+        (MountKind::Filesystem { kind, source, flags, data, strict, copy_up, .. }, _) => {
             // procfs and sysfs carry what is masked later: they go where the spec says, not where a symlink of the image
             // leads.
             let root = targets.root();
@@ -220,10 +220,7 @@ fn set_idmap(
     namespace: Option<BorrowedFd<'_>>,
     map_ids: MapIds<'_>,
 ) -> std::io::Result<()> {
-    let Some(plan) = plan else { return Ok(()) };
-    let Some(namespace) = namespace else {
-        return Err(std::io::Error::other("a source in the container needs a map of its own"));
-    };
+    let (Some(plan), Some(namespace)) = (plan, namespace) else { return Ok(()) };
     map_ids(tree, plan.recursive, namespace)
 }
 
