@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::{Linux, LinuxIdMapping};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use crate::error::RuntimeError;
+use crate::namespaces::Joined;
 use crate::step::{Step, StepError};
 use crate::sys::{self, CloneRequest, Cloned};
 use crate::validate::{InvalidSpec, invalid};
@@ -88,6 +91,56 @@ impl IdMaps {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses mappings of a user namespace by path that are not its own. Nothing would come of them.
+pub(crate) fn check_joined_maps(linux: &Linux, path: &Path) -> Result<(), RuntimeError> {
+    let mappings = [("linux.uidMappings", linux.uid_mappings()), ("linux.gidMappings", linux.gid_mappings())];
+    let mappings = mappings.map(|(field, mappings)| (field, mappings.as_deref().unwrap_or_default()));
+    if mappings.iter().all(|(_, mappings)| mappings.is_empty()) {
+        return Ok(());
+    }
+    let joined = read_maps(&Joined::open(libc::CLONE_NEWUSER, path)?)?;
+    for ((field, mappings), own) in mappings.into_iter().zip([joined.uid, joined.gid]) {
+        if sorted(&format_map(mappings)) != sorted(&own) {
+            return Err(invalid(field, "the user namespace at its path has others").into());
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a map: the kernel keeps them in an order of its own.
+fn sorted(map: &str) -> Vec<Vec<&str>> {
+    let mut lines: Vec<Vec<&str>> = map.lines().map(|line| line.split_whitespace().collect()).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// The maps of a user namespace, as the caller sees them: a process that has been in it keeps them until it is reaped.
+fn read_maps(namespace: &Joined) -> Result<IdMaps, StepError> {
+    let request = CloneRequest { flags: sys::CLONE_CLEAR_SIGHAND, cgroup: None };
+    match sys::clone_process(request).step("make", "a helper")? {
+        Cloned::Child => sys::exit_now(u8::from(namespace.enter().is_err()).into()),
+        Cloned::Parent(pid, pidfd) => {
+            let ended = || WaitId::PidFd(pidfd.as_fd());
+            let status = waitid(ended(), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            let status = status.step("await", "a helper")?.and_then(|status| status.exit_status());
+            let read = |file: &str| {
+                let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+                fs::read_to_string(&path).step("read", path)
+            };
+            let maps = read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }));
+            waitid(ended(), WaitIdOptions::EXITED).step("await", "a helper")?;
+            match status {
+                Some(0) => maps,
+                _ => Err(StepError::refused(
+                    "join",
+                    "the user namespace",
+                    "the kernel does not let the runtime",
+                )),
+            }
+        }
     }
 }
 

@@ -114,14 +114,16 @@ fn check_user_namespace(spec: &Spec) -> Result<(), InvalidSpec> {
     let (uids, gids) = (linux.uid_mappings().iter().flatten(), linux.gid_mappings().iter().flatten());
     let (uid_count, gid_count) = (uids.clone().count(), gids.clone().count());
     match user.map(|one| namespace_path(one).is_some()) {
-        Some(false) => {
+        None => {
+            ensure(uid_count == 0, "linux.uidMappings", "they need a user namespace")?;
+            ensure(gid_count == 0, "linux.gidMappings", "they need a user namespace")?;
+            return Ok(());
+        }
+        Some(true) if (uid_count, gid_count) == (0, 0) => return Ok(()),
+        // One by path may have them, too, if they are its own: so containerd and CRI-O describe the containers of a pod.
+        Some(_) => {
             ensure(uid_count > 0, "linux.uidMappings", "a new user namespace needs them")?;
             ensure(gid_count > 0, "linux.gidMappings", "a new user namespace needs them")?;
-        }
-        _ => {
-            ensure(uid_count == 0, "linux.uidMappings", "they need a new user namespace")?;
-            ensure(gid_count == 0, "linux.gidMappings", "they need a new user namespace")?;
-            return Ok(());
         }
     }
     let Some(process) = spec.process() else { return Ok(()) };

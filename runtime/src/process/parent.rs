@@ -98,6 +98,9 @@ pub(crate) fn create<'a>(
     let plan = plan::plan(spec, &request.bundle, &rootfs, request.options)?;
     check_console(&request, &plan)?;
     namespaces::check_sysctls(&plan)?;
+    if let (Some(linux), Some(path)) = (spec.linux(), plan.namespace_path(libc::CLONE_NEWUSER)) {
+        user_namespace::check_joined_maps(linux, path)?;
+    }
     user_namespace::check_groups(&plan.process.credentials.additional_gids, request.context.uid)?;
     request.context.log.warnings(plan.process.capabilities.warnings());
     let driver = request.context.driver();
