@@ -151,6 +151,16 @@ impl Plan {
         self.process.has_labels() || !self.hooks.start_container.is_empty()
     }
 
+    /// The user of the container whose its cgroup is to be, if that is not the runtime's own anyway. config-linux.md, "Cgroup
+    /// ownership": of one with a new cgroup namespace and a cgroup file system that can be written to.
+    pub(crate) fn cgroup_owner(&self) -> Option<u32> {
+        let is_writable = |mount: &MountPlan| matches!(mount.kind, MountKind::Cgroup { flags, .. } if flags & libc::MS_RDONLY == 0);
+        let uid = self.process.credentials.uid;
+        let is_another = uid != 0 || self.has_namespace(libc::CLONE_NEWUSER);
+        let has_own = self.new_namespaces() & libc::CLONE_NEWCGROUP != 0;
+        (has_own && is_another && self.rootfs.mounts.iter().any(is_writable)).then_some(uid)
+    }
+
     /// Where the namespace of this kind is that the container joins.
     pub(crate) fn namespace_path(&self, flag: i32) -> Option<&Path> {
         self.namespaces.iter().find(|one| one.flag == flag)?.path.as_deref()

@@ -40,12 +40,22 @@ pub(crate) fn owner_outside() -> Option<u32> {
     if !is_entered() {
         return None;
     }
-    outside_of(&fs::read_to_string("/proc/self/uid_map").ok()?)
+    outside_of(&fs::read_to_string("/proc/self/uid_map").ok()?, 0)
 }
 
-fn outside_of(map: &str) -> Option<u32> {
-    let of_root = map.lines().find_map(|line| line.trim_start().strip_prefix("0 "))?;
-    of_root.split_whitespace().next()?.parse().ok()
+/// The user that `uid` of a process's user namespace is for the caller; `None` if it is mapped to nobody.
+pub(crate) fn user_outside(process: Pid, uid: u32) -> Result<Option<u32>, StepError> {
+    let path = format!("/proc/{}/uid_map", process.as_raw_nonzero());
+    Ok(outside_of(&fs::read_to_string(&path).step("read", &path)?, uid))
+}
+
+fn outside_of(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (inside, outside, size) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let distance = id.checked_sub(inside).filter(|distance| *distance < size)?;
+        outside.checked_add(distance)
+    })
 }
 
 /// Whether `setgroups` is denied in user namespaces that the caller makes: to an ordinary user [`IdMaps::write`] gives no
@@ -191,8 +201,9 @@ mod tests {
     #[test]
     fn root_of_a_namespace_is_somebody_outside() {
         let of_podman = "         0       1000          1\n         1     100000      65536\n";
-        assert_eq!(outside_of(of_podman), Some(1000));
-        assert_eq!(outside_of("      1000       1000          1\n"), None);
+        assert_eq!(outside_of(of_podman, 0), Some(1000));
+        assert_eq!((outside_of(of_podman, 33), outside_of(of_podman, 65537)), (Some(100_032), None));
+        assert_eq!(outside_of("      1000       1000          1\n", 0), None);
     }
 
     #[test]

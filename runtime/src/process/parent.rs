@@ -3,6 +3,7 @@
 mod announce;
 mod answers;
 mod helper;
+mod ownership;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -189,6 +190,7 @@ impl<'s> Creation<'s> {
         let offsets = time_offsets(self.spec);
         let mut steps = namespaces::prepare(&plan, offsets)?;
         let network = steps.joined_network()?;
+        let owner = plan.cgroup_owner();
         let net_devices = std::mem::take(&mut plan.net_devices);
         let moves_devices = !net_devices.is_empty();
         let wait_first = maps.is_some() || waits_for_scope || steps.user.is_some() || moves_devices;
@@ -225,6 +227,7 @@ impl<'s> Creation<'s> {
             channel.send_go().step("speak to", "the init process")?;
         }
         self.apply_to_child()?;
+        self.give_cgroup(owner)?;
         self.describe(&hooks)?;
         // The kernel waits here while init mounts: it is the last to have it, if init has not taken that over.
         self.context.private_mount.release();
