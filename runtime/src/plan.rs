@@ -81,6 +81,8 @@ pub(crate) enum MountKind {
         strict: bool,
         /// tmpfs that starts with the content of the directory it covers.
         copy_up: bool,
+        /// Has the option `ro`, which waits until everything is made in it.
+        is_closed: bool,
     },
     /// Part of the host's tree.
     Bind {
@@ -112,8 +114,6 @@ pub(crate) struct RootfsPlan {
     pub(crate) mounts: Vec<MountPlan>,
     /// `None` where `/dev` is the host's, bound.
     pub(crate) devices: Option<Vec<DevicePlan>>,
-    /// `/dev` has the option `ro`, which waits until the nodes are made.
-    pub(crate) readonly_dev: bool,
     pub(crate) masked: Vec<CString>,
     pub(crate) readonly_paths: Vec<CString>,
     /// For `/` before anything is mounted.
@@ -260,19 +260,10 @@ fn plan_rootfs(
     let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "it is missing"))?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
     let mut mounts = Vec::new();
-    let (mut is_dev_bound, mut readonly_dev) = (false, false);
+    let mut is_dev_bound = false;
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let mut plan = plan_mount(index, mount, (bundle, path), label)?;
-        if plan.target.to_bytes() == b"dev" {
-            match &mut plan.kind {
-                MountKind::Bind { .. } => is_dev_bound = true,
-                MountKind::Filesystem { flags, .. } if *flags & libc::MS_RDONLY != 0 => {
-                    *flags &= !libc::MS_RDONLY;
-                    readonly_dev = true;
-                }
-                _ => {}
-            }
-        }
+        let plan = plan_mount(index, mount, (bundle, path), label)?;
+        is_dev_bound |= plan.target.to_bytes() == b"dev" && matches!(plan.kind, MountKind::Bind { .. });
         mounts.push(plan);
     }
     let root_propagation = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty());
@@ -301,7 +292,6 @@ fn plan_rootfs(
         readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
         mounts,
         devices: (!is_dev_bound).then_some(devices),
-        readonly_dev,
         masked: paths("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
         propagation: match root_propagation {
@@ -366,13 +356,18 @@ fn plan_mount(
             Some(label) if !matches!(kind, "proc" | "sysfs" | "mqueue") => with_label(&options.data, label),
             _ => options.data.clone(),
         };
+        // As with runc and crun: nodes, places of later mounts and what is copied up would find no room otherwise.
+        let is_filled =
+            target.to_bytes() == b"dev" || kind == "tmpfs" && options.flags & libc::MS_REMOUNT == 0;
+        let is_closed = is_filled && options.flags & libc::MS_RDONLY != 0;
         MountKind::Filesystem {
             kind: c_string(&field("type"), kind.as_bytes())?,
             source: c_string(&field("source"), source.as_deref().unwrap_or(kind.as_bytes()))?,
-            flags: options.flags,
+            flags: if is_closed { options.flags & !libc::MS_RDONLY } else { options.flags },
             data: c_string(&field("options"), data.as_bytes())?,
             strict: matches!(kind, "proc" | "sysfs"),
             copy_up: options.copy_up,
+            is_closed,
         }
     };
     Ok(MountPlan { target, kind, recursive: options.recursive, propagation: options.propagation })

@@ -249,13 +249,24 @@ pub(crate) struct Place<'a> {
     pub(crate) may_enter: bool,
 }
 
-/// In the init process: mounts what the spec says, and makes the devices. At the end it is in its network namespace, and perhaps,
-/// which is returned, in its root: while it has to wait anyway, and if all that is left to mount comes from the kernel or was
-/// opened before.
-pub(crate) fn populate(plan: &RootfsPlan, sources: &Sources, place: &Place<'_>) -> Result<bool, StepError> {
+/// What [`populate`] leaves to those who come after it.
+pub(crate) struct Populated {
+    /// The process is in its root.
+    pub(crate) has_entered: bool,
+    /// Mounts that are to be read-only when nothing is left to be made in them, by their places among the spec's.
+    open: Vec<(usize, OwnedFd)>,
+}
+
+/// In the init process: mounts what the spec says, and makes the devices. At the end it is in its network namespace, and perhaps
+/// in its root: while it has to wait anyway, and if all that is left to mount comes from the kernel or was opened before.
+pub(crate) fn populate(
+    plan: &RootfsPlan,
+    sources: &Sources,
+    place: &Place<'_>,
+) -> Result<Populated, StepError> {
     let root = sources.root.as_fd();
     let mut targets = Targets::below(root);
-    let mut has_entered = false;
+    let mut populated = Populated { has_entered: false, open: Vec::new() };
     for (index, mount) in plan.mounts.iter().enumerate() {
         if place.may_enter
             && place.network.is_coming()
@@ -264,32 +275,32 @@ pub(crate) fn populate(plan: &RootfsPlan, sources: &Sources, place: &Place<'_>) 
         {
             pivot::pivot(root, false)?;
             place.procfs.leave_behind();
-            has_entered = true;
+            populated.has_entered = true;
         }
         let idmap = sources.idmaps[index].as_ref().map(AsFd::as_fd);
         mounts::apply(mount, place, &mut targets, sources.trees[index].as_ref(), idmap)?;
+        if matches!(mount.kind, MountKind::Filesystem { is_closed: true, .. }) {
+            let mounted = crate::resolve::open_path(root, &mount.target);
+            populated.open.push((index, mounted.step("open", mount.target.to_string_lossy())?));
+        }
     }
     targets.finish();
     place.network.join()?;
     if let Some(devices) = &plan.devices {
         devices::make(root, devices, &sources.devices, place.has_hooks)?;
     }
-    Ok(has_entered)
+    Ok(populated)
 }
 
-/// In the init process, when everything is in `/dev`: makes it read-only if the spec says so.
-pub(crate) fn close_dev(plan: &RootfsPlan, sources: &Sources) -> Result<(), StepError> {
-    if !plan.readonly_dev {
-        return Ok(());
-    }
-    let dev = crate::resolve::open_path(sources.root.as_fd(), c"dev").step("open", "/dev")?;
-    sys::set_mount_attributes(dev.as_fd(), c"", false, &READ_ONLY).step("make read-only", "/dev")
-}
-
-/// In the init process: makes the tree the root, if it is not, and covers what the container may not see or change.
-pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources, has_entered: bool) -> Result<(), StepError> {
+/// In the init process, when everything is made: makes the tree the root, if it is not, and read-only what the spec has so, and
+/// covers what the container may not see or change.
+pub(crate) fn enter(plan: &RootfsPlan, sources: &Sources, populated: &Populated) -> Result<(), StepError> {
     let root = sources.root.as_fd();
-    match (has_entered, plan.shares_mounts) {
+    for (index, mount) in &populated.open {
+        sys::set_mount_attributes(mount.as_fd(), c"", false, &READ_ONLY)
+            .step("make read-only", plan.mounts[*index].target.to_string_lossy())?;
+    }
+    match (populated.has_entered, plan.shares_mounts) {
         (true, _) => {}
         (false, true) => pivot::change_root(root)?,
         (false, false) => pivot::pivot(root, plan.no_pivot)?,

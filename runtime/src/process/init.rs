@@ -17,7 +17,7 @@ use crate::hooks::{self, HookPlace};
 use crate::namespaces::{self, Joined};
 use crate::plan::Plan;
 use crate::resolve::{self, HostProc};
-use crate::rootfs::{self, Place, Sources};
+use crate::rootfs::{self, Place, Populated, Sources};
 use crate::scheduling::OuterLimits;
 use crate::state::State;
 use crate::step::{Step, StepError, chain};
@@ -200,13 +200,14 @@ fn prepare(init: &mut InitPlan, channel: &Channel) -> Result<(), StepError> {
     };
     // Closed all at once, when nothing can fail any more.
     let sources = ManuallyDrop::new(sources);
-    let has_entered = set_up_rootfs(init, &sources, &network)?;
+    let populated = set_up_rootfs(init, &sources, &network)?;
     set_names(&init.plan)?;
     write_sysctls(init)?;
     init.procfs.leave_behind();
-    rootfs::enter(&init.plan.rootfs, &sources, has_entered)?;
     let root = sources.root.as_fd();
+    // Before anything is made read-only.
     make_working_directory(&init.plan, root)?;
+    rootfs::enter(&init.plan.rootfs, &sources, &populated)?;
     finish::prepare(&mut init.plan.process, root, &init.procfs)
 }
 
@@ -218,7 +219,11 @@ fn join_keyring(name: &CString) -> Result<(), StepError> {
     }
 }
 
-fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) -> Result<bool, StepError> {
+fn set_up_rootfs(
+    init: &InitPlan,
+    sources: &Sources,
+    network: &LateNetwork<'_>,
+) -> Result<Populated, StepError> {
     let plan = &init.plan;
     let has_hooks = plan.hooks.runs_before_pivot();
     rootfs::attach(&plan.rootfs, sources, has_hooks)?;
@@ -241,7 +246,7 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
             && !plan.rootfs.no_pivot
             && !plan.rootfs.shares_mounts,
     };
-    let has_entered = rootfs::populate(&plan.rootfs, sources, &place)?;
+    let populated = rootfs::populate(&plan.rootfs, sources, &place)?;
     if let (Some(size), Some(console)) = (plan.process.terminal, &init.console) {
         let root = sources.root.as_fd();
         let owner = plan.process.credentials.uid;
@@ -249,9 +254,8 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
         let slave = terminal::set_up(root, console.as_fd(), terminal)?;
         terminal::bind_console(root, slave.as_fd())?;
     }
-    rootfs::close_dev(&plan.rootfs, sources)?;
     if !has_hooks {
-        return Ok(has_entered);
+        return Ok(populated);
     }
     network.channel.send(&Message::Hooks).step("report to", "the runtime")?;
     network.channel.wait_for_go().step("hear from", "the runtime")?;
@@ -261,7 +265,7 @@ fn set_up_rootfs(init: &InitPlan, sources: &Sources, network: &LateNetwork<'_>) 
     hooks::run(&plan.hooks.create_container, place, &hook_state(init, "creating"))
         .map_err(|error| std::io::Error::other(chain(&error)))
         .step("create", "the container")?;
-    Ok(has_entered)
+    Ok(populated)
 }
 
 fn set_names(plan: &Plan) -> Result<(), StepError> {
