@@ -152,3 +152,26 @@ fn a_cgroup_that_the_container_may_write_to_is_its_own() {
         assert_eq!(finished.status == 0, owners[0] != "65534", "{id}: {finished}");
     }
 }
+
+#[test]
+fn what_holds_for_the_mounts_below_holds_for_the_topmost_too() {
+    let bundle = Bundle::make("recursive", ".");
+    let path = bundle.path.display().to_string();
+    sh(&format!("cd {path}; mkdir m; touch f; mount -t tmpfs m m; mkdir m/below; mount -t tmpfs m m/below"));
+    let mounts = format!(
+        ".mounts+=[{{destination:\"/m\",type:\"bind\",source:\"{path}/m\",options:[\"rbind\",\"nosuid\",\"rro\",\"rnodev\"]}}, \
+         {{destination:\"/f\",type:\"bind\",source:\"{path}/f\",options:[\"bind\",\"noexec\",\"rro\",\"rrelatime\"]}}]"
+    );
+    sh(&format!(
+        "cd {path}; jq '{mounts} | {}' config.json >new; mv new config.json",
+        shell("cat /proc/self/mountinfo")
+    ));
+    let finished = run(&bundle);
+    sh(&format!("umount {path}/m/below {path}/m"));
+    let options = |point: &str| {
+        let line = finished.stdout.lines().find(|line| line.split(' ').nth(4) == Some(point));
+        line.and_then(|line| line.split(' ').nth(5)).unwrap_or_default().to_owned()
+    };
+    let found = [options("/m"), options("/m/below"), options("/f")];
+    assert_eq!(found, ["ro,nosuid,nodev,relatime", "ro,nodev,relatime", "ro,noexec,relatime"], "{finished}");
+}

@@ -180,7 +180,8 @@ fn bind(
     Ok(())
 }
 
-/// Sets what is for the whole tree, and what is for its topmost mount. A file has no mounts below: one call does both.
+/// Sets what is for the topmost mount, and then what is for the whole tree, which has the last word there, too: `rro` holds beside
+/// `nosuid`, which asks for nothing else. A file has no mounts below: one call does both.
 fn set_bind_attributes(
     tree: BorrowedFd<'_>,
     is_directory: bool,
@@ -188,8 +189,8 @@ fn set_bind_attributes(
     top: &BindAttributes,
 ) -> std::io::Result<()> {
     let both = MountAttributes {
-        set: top.replaced.set | whole_tree.set,
-        clear: top.replaced.clear | whole_tree.clear,
+        set: top.replaced.set & !whole_tree.clear | whole_tree.set,
+        clear: top.replaced.clear & !whole_tree.set | whole_tree.clear,
         ..*whole_tree
     };
     if !is_directory
@@ -198,14 +199,12 @@ fn set_bind_attributes(
     {
         return Ok(());
     }
-    sys::set_mount_attributes(tree, c"", true, whole_tree)?;
-    if *top == BindAttributes::default() {
-        return Ok(());
+    if *top != BindAttributes::default()
+        && sys::set_mount_attributes(tree, c"", false, &top.replaced).is_err()
+    {
+        sys::set_mount_attributes(tree, c"", false, &top.added)?;
     }
-    match sys::set_mount_attributes(tree, c"", false, &top.replaced) {
-        Err(_) => sys::set_mount_attributes(tree, c"", false, &top.added),
-        set => set,
-    }
+    sys::set_mount_attributes(tree, c"", true, whole_tree)
 }
 
 fn set_propagation(mount: BorrowedFd<'_>, flags: u64) -> std::io::Result<()> {
