@@ -15,7 +15,6 @@ use inspect_probes::containerd::{CriStatus, DaemonChannel};
 use inspect_probes::escape::escape;
 use serde::Serialize;
 
-use super::daemon::CALL_LIMIT;
 use super::error::SwapError;
 use super::plan::{Plan, Scope, kubelet_driver};
 use super::stand_in::stand_in_path;
