@@ -302,3 +302,22 @@ fn what_is_not_understood_is_refused_and_leaves_nothing() {
     );
     assert_eq!(sh(&format!("ls -A {}/state 2>/dev/null || true", bundle.path)), "");
 }
+
+#[test]
+fn what_cannot_be_executed_or_listed_is_told() {
+    let bundle = Bundle::make("told-why", ".process.args=[\"sleep\",\"1000\"]");
+    let Bundle { path, id } = &bundle;
+    assert_eq!(bundle.detached("run -d").status, 0);
+    for (options, command, text) in [
+        ("-u 4294967295", "true", "process.user.uid"),
+        ("-u 1:4294967295", "true", "process.user"),
+        ("-g 4294967295", "true", "process.user"),
+        ("", "''", "executable file not found in $PATH"),
+    ] {
+        let refused = bundle.exec(options, command);
+        assert!(refused.status == 255 && refused.stderr.contains(text), "{options} {command}: {refused}");
+    }
+    assert_eq!(bundle.exec("--cwd ''", "pwd").stdout.trim(), "/");
+    let listed = try_sh(&format!("{RUNTIME} --root {path}/state ps {id} -o of-tomorrow"));
+    assert!(listed.status == 1 && listed.stderr.contains("of-tomorrow"), "{listed}");
+}

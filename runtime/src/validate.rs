@@ -64,6 +64,12 @@ pub fn validate_process(at: &str, process: &Process) -> Result<(), InvalidSpec> 
     ensure(process.cwd().is_absolute(), &field("cwd"), "it is not absolute")?;
     ensure(process.command_line().is_none(), &field("commandLine"), "it belongs to Windows")?;
     ensure(process.user().username().is_none(), &field("user.username"), "it belongs to Windows")?;
+    let groups = process.user().additional_gids().as_deref().unwrap_or_default();
+    // (uid_t) -1 stands for "leave it as it is" in setresuid(2), and is nobody's.
+    let is_id = |id: u32| id != u32::MAX;
+    ensure(is_id(process.user().uid()), &field("user.uid"), "it is no user's: -1")?;
+    let are_groups = is_id(process.user().gid()) && groups.iter().all(|gid| is_id(*gid));
+    ensure(are_groups, &field("user"), "one of its groups is none: -1")?;
     ensure(
         process.user().umask().is_none_or(|mask| mask <= 0o777),
         &field("user.umask"),
@@ -331,6 +337,11 @@ mod tests {
             ("ociVersion", |spec| spec["ociVersion"] = "2.0.0".into()),
             ("process.args", |spec| spec["process"]["args"] = serde_json::json!([])),
             ("process.cwd", |spec| spec["process"]["cwd"] = "relative".into()),
+            ("process.user.uid", |spec| spec["process"]["user"]["uid"] = u32::MAX.into()),
+            ("process.user", |spec| spec["process"]["user"]["gid"] = u32::MAX.into()),
+            ("process.user", |spec| {
+                spec["process"]["user"]["additionalGids"] = serde_json::json!([1, u32::MAX])
+            }),
             ("process.env", |spec| spec["process"]["env"] = serde_json::json!(["=x"])),
             ("hostname", |spec| spec["linux"]["namespaces"] = serde_json::json!([])),
             ("linux.namespaces[1]", |spec| {

@@ -26,6 +26,12 @@ pub(super) fn run(
     let listed = Command::new("ps").args(arguments).output();
     let listed =
         listed.map_err(|source| RuntimeError::File { operation: "run", path: "ps".into(), source })?;
+    if !listed.status.success() {
+        let said = String::from_utf8_lossy(&listed.stderr);
+        let said = said.lines().find(|line| !line.is_empty()).unwrap_or_default();
+        let reason = format!("it ended with {}: {said}", listed.status);
+        return Err(RuntimeError::Refused { operation: "list processes with ps", reason });
+    }
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     super::write(output, &select(&text, &pids)?)
 }

@@ -79,7 +79,8 @@ fn find_program(plan: &ProcessPlan) -> Result<usize, StepError> {
             Err(error) => refusal = error,
         }
     }
-    if is_looked_up && refusal == Errno::NOENT {
+    // With an empty name each candidate is a directory of `PATH`.
+    if is_looked_up && (refusal == Errno::NOENT || plan.program.is_empty()) {
         return Err(StepError::refused(FIND_PROGRAM, &plan.program, "executable file not found in $PATH"));
     }
     Err(refusal).step(FIND_PROGRAM, &plan.program)
