@@ -304,6 +304,23 @@ fn what_is_not_understood_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_container_that_is_paused_before_its_start_is_entered_by_nobody() {
+    let bundle = Bundle::make("paused-early", ".process.args=[\"sleep\",\"1000\"]");
+    let Bundle { path, id } = &bundle;
+    assert_eq!(bundle.detached("create").status, 0);
+    sh(&format!("{RUNTIME} --root {path}/state pause {id}"));
+    let cgroup = format!("/sys/fs/cgroup/vm-runtime/{id}");
+    assert_eq!(sh(&format!("grep frozen {cgroup}/cgroup.events")), "frozen 1");
+    assert_eq!(sh(&format!("{RUNTIME} --root {path}/state state {id} | jq -r .status")), "paused");
+    // A process in there would stand, and who waits for it.
+    let refused = try_sh(&format!("timeout -s KILL 20 {RUNTIME} --root {path}/state exec {id} true"));
+    assert_eq!(refused.status, 255, "{refused}");
+    assert!(refused.stderr.contains("cannot exec in a paused container"), "{refused}");
+    sh(&format!("{RUNTIME} --root {path}/state resume {id} && {RUNTIME} --root {path}/state start {id}"));
+    assert_eq!(bundle.exec("", "echo entered").stdout.trim(), "entered");
+}
+
+#[test]
 fn what_cannot_be_executed_or_listed_is_told() {
     let bundle = Bundle::make("told-why", ".process.args=[\"sleep\",\"1000\"]");
     let Bundle { path, id } = &bundle;

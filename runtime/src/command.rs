@@ -92,10 +92,11 @@ fn open_cgroup(state: &State) -> Result<Cgroup, RuntimeError> {
     Ok(Cgroup::open(&state.cgroup_path, state.scope())?)
 }
 
-/// The status, with `Paused` told from `Running`.
+/// The status, with `Paused` told from `Running`, and from `Created`: a container that is frozen before its start is paused for runc, too,
+/// and a process that entered it would stand with it.
 pub(crate) fn status(directory: &StateDirectory, state: &State) -> Status {
     match state.status(directory) {
-        Status::Running if is_frozen(state) => Status::Paused,
+        Status::Running | Status::Created if is_frozen(state) => Status::Paused,
         status => status,
     }
 }
