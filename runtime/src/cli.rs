@@ -396,6 +396,45 @@ mod tests {
     }
 
     #[test]
+    fn flags_may_follow_the_container() {
+        let line = ["kill", "c1", "--all", "-9"];
+        let Command::Kill { id, signal, all } = parse_words(&line).unwrap().command else { panic!() };
+        assert_eq!((id.as_str(), signal.as_str(), all), ("c1", "-9", true));
+        let line = ["update", "c1", "--memory", "5m", "-r", "-"];
+        let Command::Update(parsed) = parse_words(&line).unwrap().command else { panic!() };
+        assert_eq!(
+            (&parsed.words[..], parsed.value("memory"), parsed.value("resources")),
+            (&["c1".to_owned()][..], Some("5m"), Some("-"))
+        );
+        let Command::Delete { id, force } = parse_words(&["delete", "c1", "-f"]).unwrap().command else {
+            panic!()
+        };
+        assert_eq!((id.as_str(), force), ("c1", true));
+        let Command::State { id } = parse_words(&["state", "--", "-c1"]).unwrap().command else { panic!() };
+        assert_eq!(id, "-c1");
+        for line in
+            [&["delete", "c1", "--", "-f"][..], &["state", "c1", "--nope"], &["run", "c1", "--bundle"]]
+        {
+            assert!(parse_words(line).is_err(), "{line:?}");
+        }
+        let Command::Ps { arguments, .. } = parse_words(&["ps", "c1", "-f", "x"]).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(arguments, ["-f", "x"]);
+    }
+
+    #[test]
+    fn an_empty_value_is_none() {
+        let line = ["exec", "--cwd", "", "--apparmor=", "--process-label", "", "c1", "ls"];
+        let Command::Exec(exec) = parse_words(&line).unwrap().command else { panic!() };
+        assert_eq!((&exec.cwd, &exec.apparmor, &exec.process_label), (&None, &None, &None));
+        let Command::Kill { signal, .. } = parse_words(&["kill", "c1", ""]).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(signal, "SIGTERM");
+    }
+
+    #[test]
     fn values_come_with_a_sign_or_a_space_and_one_dash_or_two() {
         for line in
             [&["kill", "--all=true", "c1", "9"][..], &["kill", "-a", "c1", "9"], &["kill", "-all", "c1", "9"]]

@@ -91,33 +91,33 @@ pub(super) fn parse_command(command: &str, words: &[String]) -> Result<Command, 
         return Ok(Command::Help { topic });
     }
     match command {
-        "create" => Ok(Command::Create(create_options(command, parse(CREATE, words)?)?)),
-        "run" => Ok(Command::Run(create_options(command, parse(RUN, words)?)?)),
-        "exec" => exec_options(parse(EXEC, words)?),
-        "start" => Ok(Command::Start { id: only_id(command, &parse(&[], words)?)? }),
-        "state" => Ok(Command::State { id: only_id(command, &parse(&[], words)?)? }),
-        "pause" => Ok(Command::Pause { id: only_id(command, &parse(&[], words)?)? }),
-        "resume" => Ok(Command::Resume { id: only_id(command, &parse(&[], words)?)? }),
-        "kill" => kill(&parse(&[switch("all", "a")], words)?),
+        "create" => Ok(Command::Create(create_options(command, Parsed::parse_anywhere(CREATE, words)?)?)),
+        "run" => Ok(Command::Run(create_options(command, Parsed::parse_anywhere(RUN, words)?)?)),
+        "exec" => exec_options(Parsed::parse(EXEC, words)?.0),
+        "start" => Ok(Command::Start { id: only_id(command, &Parsed::parse_anywhere(&[], words)?)? }),
+        "state" => Ok(Command::State { id: only_id(command, &Parsed::parse_anywhere(&[], words)?)? }),
+        "pause" => Ok(Command::Pause { id: only_id(command, &Parsed::parse_anywhere(&[], words)?)? }),
+        "resume" => Ok(Command::Resume { id: only_id(command, &Parsed::parse_anywhere(&[], words)?)? }),
+        "kill" => kill(&Parsed::parse_anywhere(&[switch("all", "a")], words)?),
         "delete" => {
-            let parsed = parse(&[switch("force", "f")], words)?;
+            let parsed = Parsed::parse_anywhere(&[switch("force", "f")], words)?;
             Ok(Command::Delete { id: only_id(command, &parsed)?, force: parsed.has("force") })
         }
-        "ps" => ps(&parse(&[option("format", "f")], words)?),
+        "ps" => ps(&Parsed::parse(&[option("format", "f")], words)?.0),
         "list" => {
-            let parsed = parse(&[option("format", "f"), switch("quiet", "q")], words)?;
+            let parsed = Parsed::parse_anywhere(&[option("format", "f"), switch("quiet", "q")], words)?;
             no_words(command, &parsed)?;
             Ok(Command::List { json: is_json(&parsed)?, quiet: parsed.has("quiet") })
         }
-        "update" => parse(UPDATE, words).map(Command::Update),
-        "events" => parse(EVENTS, words).map(Command::Events),
+        "update" => Parsed::parse_anywhere(UPDATE, words).map(Command::Update),
+        "events" => Parsed::parse_anywhere(EVENTS, words).map(Command::Events),
         "spec" => {
-            let parsed = parse(&[option("bundle", "b"), switch("rootless", "")], words)?;
+            let parsed = Parsed::parse_anywhere(&[option("bundle", "b"), switch("rootless", "")], words)?;
             no_words(command, &parsed)?;
             Ok(Command::Spec { bundle: parsed.path("bundle"), rootless: parsed.has("rootless") })
         }
         "features" => {
-            no_words(command, &parse(&[], words)?)?;
+            no_words(command, &Parsed::parse_anywhere(&[], words)?)?;
             Ok(Command::Features)
         }
         other => Err(UsageError::UnknownCommand { command: other.to_owned() }),
@@ -135,10 +135,6 @@ fn asked_for_help(command: &str, words: &[String]) -> Result<Option<Option<&'sta
     let mut flags = words.iter().take_while(|word| word.starts_with('-') && *word != "--");
     let is_asked = flags.any(|word| matches!(word.as_str(), "-h" | "--help" | "-help"));
     Ok(if is_asked { find(command).map(Some) } else { None })
-}
-
-fn parse(grammar: &[Flag], words: &[String]) -> Result<Parsed, UsageError> {
-    Parsed::parse(grammar, words).map(|(parsed, _)| parsed)
 }
 
 fn only_id(command: &str, parsed: &Parsed) -> Result<String, UsageError> {
@@ -207,12 +203,12 @@ fn exec_options(parsed: Parsed) -> Result<Command, UsageError> {
         detach: parsed.has("detach"),
         user: parsed.value("user").map(str::to_owned),
         additional_gids,
-        cwd: parsed.value("cwd").map(str::to_owned),
+        cwd: parsed.text("cwd"),
         env: parsed.values("env").map(str::to_owned).collect(),
         capabilities: parsed.values("cap").map(str::to_owned).collect(),
         no_new_privileges: parsed.has("no-new-privs"),
-        apparmor: parsed.value("apparmor").map(str::to_owned),
-        process_label: parsed.value("process-label").map(str::to_owned),
+        apparmor: parsed.text("apparmor"),
+        process_label: parsed.text("process-label"),
         ignore_paused: parsed.has("ignore-paused"),
         cgroup: parsed.path("cgroup"),
         preserve_fds: parsed.number("preserve-fds")?,
@@ -222,6 +218,7 @@ fn exec_options(parsed: Parsed) -> Result<Command, UsageError> {
 fn kill(parsed: &Parsed) -> Result<Command, UsageError> {
     let (id, signal) = match parsed.words.as_slice() {
         [id] => (id, "SIGTERM"),
+        [id, signal] if signal.is_empty() => (id, "SIGTERM"),
         [id, signal] => (id, signal.as_str()),
         _ => {
             return Err(UsageError::ArgumentCount {

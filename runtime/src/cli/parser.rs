@@ -40,23 +40,38 @@ impl Parsed {
         let mut parsed = Parsed::default();
         let mut rest = words;
         while let Some((word, after)) = rest.split_first() {
-            let Some(text) = word.strip_prefix('-').filter(|text| !text.is_empty()) else { break };
-            rest = after;
-            if text == "-" {
+            if !is_flag(word) {
                 break;
             }
-            let text = text.strip_prefix('-').unwrap_or(text);
-            let (name, inline) = match text.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (text, None),
-            };
-            let flag =
-                grammar.iter().find(|flag| flag.name == name || flag.alias == name && !name.is_empty());
-            let flag = flag.ok_or_else(|| UsageError::UnknownFlag { flag: word.clone() })?;
-            rest = parsed.take(*flag, inline, rest)?;
+            rest = after;
+            if word == "--" {
+                break;
+            }
+            let (flag, inline) = find(grammar, word).ok_or_else(|| unknown(word))?;
+            rest = parsed.take(flag, inline, rest)?;
         }
         parsed.words = rest.to_vec();
         Ok((parsed, rest))
+    }
+
+    /// As [`Self::parse`], with the flags of `grammar` taken after other words, too: runc does so for every command but those that pass
+    /// on what follows.
+    pub(super) fn parse_anywhere(grammar: &[Flag], words: &[String]) -> Result<Self, UsageError> {
+        let mut parsed = Parsed::default();
+        let mut rest = words;
+        while let Some((word, after)) = rest.split_first() {
+            rest = after;
+            if word == "--" {
+                parsed.words.extend_from_slice(rest);
+                break;
+            }
+            match find(grammar, word).filter(|_| is_flag(word)) {
+                Some((flag, inline)) => rest = parsed.take(flag, inline, rest)?,
+                None if is_flag(word) && parsed.words.is_empty() => return Err(unknown(word)),
+                None => parsed.words.push(word.clone()),
+            }
+        }
+        Ok(parsed)
     }
 
     fn take<'w>(
@@ -109,9 +124,34 @@ impl Parsed {
         self.value(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
+    /// The last value given; an empty one counts as not given.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.value(name).filter(|value| !value.is_empty()).map(str::to_owned)
+    }
+
     /// The last value given, as a number that is not negative; 0 if not given.
     pub(super) fn number(&self, name: &'static str) -> Result<u32, UsageError> {
         let Some(value) = self.value(name) else { return Ok(0) };
         value.parse().map_err(|_| super::invalid(name, value, "expected a number"))
     }
+}
+
+/// `-` alone is none: it stands for standard input.
+fn is_flag(word: &str) -> bool {
+    word.len() > 1 && word.starts_with('-')
+}
+
+/// The flag that a word names, and the value that it holds.
+fn find<'w>(grammar: &[Flag], word: &'w str) -> Option<(Flag, Option<&'w str>)> {
+    let text = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+    let (name, inline) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    let flag = grammar.iter().find(|flag| flag.name == name || flag.alias == name && !name.is_empty())?;
+    Some((*flag, inline))
+}
+
+fn unknown(word: &str) -> UsageError {
+    UsageError::UnknownFlag { flag: word.to_owned() }
 }
