@@ -321,6 +321,26 @@ fn a_container_that_is_paused_before_its_start_is_entered_by_nobody() {
 }
 
 #[test]
+fn an_update_that_is_refused_changes_nothing() {
+    // With a capability that nobody knows, which `create` has passed over.
+    let change = ".process.args=[\"sleep\",\"1000\"] | .process.capabilities.bounding+=[\"CAP_TEST\"] | \
+                  .linux.resources.pids={limit:50}";
+    let bundle = Bundle::make("update-refused", change);
+    let Bundle { path, id } = &bundle;
+    assert_eq!(bundle.detached("run -d").status, 0);
+    let update = |flags: &str| try_sh(&format!("{RUNTIME} --root {path}/state update {id} {flags}"));
+    let limit = || sh(&format!("cat /sys/fs/cgroup/vm-runtime/{id}/pids.max"));
+    // The kernel takes no period below a millisecond, and the limit of processes is written before it.
+    let refused = update("--pids-limit 60 --cpu-period 1");
+    assert!(refused.status == 1 && refused.stderr.contains("cpu.max"), "{refused}");
+    assert_eq!(limit(), "50");
+    assert_eq!(update("--pids-limit 70").success(), "");
+    assert_eq!(limit(), "70");
+    let refused = update("--pids-limit 80 --cpu-period 1");
+    assert_eq!((refused.status, limit().as_str()), (1, "70"), "{refused}");
+}
+
+#[test]
 fn what_cannot_be_executed_or_listed_is_told() {
     let bundle = Bundle::make("told-why", ".process.args=[\"sleep\",\"1000\"]");
     let Bundle { path, id } = &bundle;

@@ -28,7 +28,7 @@ pub(super) fn run(parsed: &Parsed, context: &Context, input: &mut dyn Read) -> R
         path: path.clone(),
         source,
     })?;
-    let mut spec: Spec = serde_json::from_slice(&text).map_err(json)?;
+    let mut spec: Spec = document::parse(&text).map_err(json)?;
     let mut linux = spec.linux().clone().unwrap_or_default();
     let current = linux.resources().clone().unwrap_or_default();
     let update = complete(&current, resources(|name| parsed.value(name), input)?);
@@ -38,7 +38,12 @@ pub(super) fn run(parsed: &Parsed, context: &Context, input: &mut dyn Read) -> R
     linux.set_resources(Some(merge(&current, &update)));
     spec.set_linux(Some(linux));
     let class = if is_new_class { ResourceClass::from_spec(&spec, &state.id)? } else { None };
-    super::open_cgroup(&state)?.apply(&update)?;
+    let cgroup = super::open_cgroup(&state)?;
+    if let Err(error) = cgroup.apply(&update) {
+        // What was written before the one that is refused is taken back, as far as the spec says what it was. As with runc.
+        cgroup.apply(&current).ok();
+        return Err(error.into());
+    }
     if let Some(class) = class {
         class.apply(state.init_process_pid)?;
     }
