@@ -358,3 +358,31 @@ fn what_cannot_be_executed_or_listed_is_told() {
     let listed = try_sh(&format!("{RUNTIME} --root {path}/state ps {id} -o of-tomorrow"));
     assert!(listed.status == 1 && listed.stderr.contains("of-tomorrow"), "{listed}");
 }
+
+#[test]
+fn a_container_without_a_cgroup_is_killed_all_the_same() {
+    // An ordinary user has no cgroup to make others below, and without a PID namespace the kernel ends nothing but the first process.
+    let bundle = Bundle::make("no-cgroup", ".");
+    let Bundle { path, id } = &bundle;
+    let user = "setpriv --reuid 1000 --regid 1000 --clear-groups";
+    sh(&format!(
+        "rm {path}/config.json; chown -R 1000:1000 {path}; {user} {RUNTIME} spec --rootless -b {path}"
+    ));
+    bundle.change(
+        ".process.terminal=false | .process.args=[\"sleep\",\"1000\"] | del(.linux.namespaces[] | select(.type==\"pid\")) | \
+         (.mounts[] | select(.destination==\"/proc\")) |= \
+             {destination:\"/proc\",type:\"bind\",source:\"/proc\",options:[\"rbind\"]}",
+    );
+    let runtime = format!("cd {path}; {user} {RUNTIME} --root {path}/state");
+    let started = try_sh(&format!(
+        "{runtime} run -d {id} </dev/null >{path}/out 2>&1; code=$?; cat {path}/out; exit $code"
+    ));
+    assert_eq!(started.status, 0, "{started}");
+    let pid = sh(&format!("jq .init_process_pid {path}/state/{id}/state.json"));
+    assert_eq!(sh(&format!("jq -c .cgroup_path {path}/state/{id}/state.json")), "\"\"");
+    sh(&format!("{runtime} kill {id} KILL"));
+    wait_until("its end", BOUND, || {
+        (sh(&format!("test -e /proc/{pid} || echo gone")) == "gone").then_some(())
+    });
+    sh(&format!("{runtime} kill --all {id} KILL && {runtime} delete {id}"));
+}

@@ -20,7 +20,7 @@ pub(super) fn run(id: &str, signal: &str, all: bool, context: &Context) -> Resul
     }
     // Without a PID namespace of its own a container's processes outlive its init process.
     if all || (signal == libc::SIGKILL && state.shares_pids) {
-        return signal_all(&state, signal).map(|()| 0);
+        return signal_all(&state, signal, all).map(|()| 0);
     }
     signal_init(&state, signal).map(|()| 0)
 }
@@ -52,8 +52,14 @@ fn thaw_killed(state: &State, signal: i32) -> Result<(), RuntimeError> {
     }
 }
 
-fn signal_all(state: &State, signal: i32) -> Result<(), RuntimeError> {
-    let Ok(cgroup) = Cgroup::open(&state.cgroup_path, None) else { return Ok(()) };
+fn signal_all(state: &State, signal: i32, all: bool) -> Result<(), RuntimeError> {
+    let Ok(cgroup) = Cgroup::open(&state.cgroup_path, None) else {
+        // Without a cgroup of its own (an ordinary user's) nobody knows more of its processes than the first.
+        return match signal_init(state, signal) {
+            Err(RuntimeError::NotRunning) if all => Ok(()),
+            signalled => signalled,
+        };
+    };
     if signal == libc::SIGKILL {
         return Ok(cgroup.kill_all()?);
     }
