@@ -360,6 +360,19 @@ fn what_cannot_be_executed_or_listed_is_told() {
 }
 
 #[test]
+fn a_stream_that_is_closed_is_an_empty_one_to_the_program() {
+    let bundle = Bundle::make("closed-streams", ".process.args=[\"readlink\",\"/proc/self/fd/0\"]");
+    let Bundle { path, id } = &bundle;
+    let run = |closed: &str| try_sh(&format!("cd {path}; {RUNTIME} --root {path}/state run {id} {closed}"));
+    assert_eq!(run("<&-").success().trim(), "/dev/null");
+    assert_eq!(run("<&- 2>&-").success().trim(), "/dev/null");
+    bundle.change(".process.args=[\"sleep\",\"1000\"]");
+    assert_eq!(bundle.detached("run -d").status, 0);
+    let streams = "sh -c 'readlink /proc/self/fd/0; readlink /proc/self/fd/2' <&- 2>&-";
+    assert_eq!(bundle.exec("", streams).stdout.trim(), "/dev/null\n/dev/null");
+}
+
+#[test]
 fn a_container_without_a_cgroup_is_killed_all_the_same() {
     // An ordinary user has no cgroup to make others below, and without a PID namespace the kernel ends nothing but the first process.
     let bundle = Bundle::make("no-cgroup", ".");

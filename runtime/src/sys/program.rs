@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::{MountAttributes, succeed};
@@ -58,6 +59,8 @@ impl ProgramCopy {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let copy = open_tree(CWD, OWN_PROGRAM, flags)?;
         super::set_mount_attributes(copy.as_fd(), c"", false, attributes)?;
+        // A standard stream that is closed is found closed later, and `/dev/null` takes its place: not this, which the program loses.
+        let copy = if copy.as_raw_fd() > libc::STDERR_FILENO { copy } else { fcntl_dupfd_cloexec(&copy, 3)? };
         Ok(ProgramCopy(copy))
     }
 
