@@ -72,25 +72,31 @@ pub(crate) enum EventsError {
     },
 }
 
-/// Reads a duration as Go writes it, in one unit: `5s`, `500ms`, `1m`, `1.5h`.
+/// Reads a duration as Go writes it: `5s`, `500ms`, `1m30s`, `1.5h`.
 ///
 /// # Errors
 /// [`EventsError::Interval`] for one that is not above 0 too.
 fn parse_interval(text: &str) -> Result<Duration, EventsError> {
     let wrong = || EventsError::Interval { value: text.to_owned() };
-    let split = text.find(|letter: char| letter.is_ascii_alphabetic()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(split);
-    let seconds = match unit {
-        "h" => 3600.0,
-        "m" => 60.0,
-        "s" => 1.0,
-        "ms" => 1e-3,
-        "us" => 1e-6,
-        "ns" => 1e-9,
-        _ => return Err(wrong()),
-    };
-    let duration =
-        number.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number * seconds).ok());
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let split = rest.find(|letter: char| letter.is_ascii_alphabetic()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(split);
+        let end = tail.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(end);
+        let unit = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" => 1e-6,
+            "ns" => 1e-9,
+            _ => return Err(wrong()),
+        };
+        seconds += number.parse::<f64>().ok().filter(|number| *number >= 0.0).ok_or_else(wrong)? * unit;
+        rest = next;
+    }
+    let duration = Duration::try_from_secs_f64(seconds).ok();
     duration.filter(|duration| !duration.is_zero()).ok_or_else(wrong)
 }
 
@@ -168,11 +174,11 @@ mod tests {
     #[test]
     fn intervals_are_read_as_go_writes_them() {
         for (text, milliseconds) in
-            [("5s", 5000), ("500ms", 500), ("1m", 60_000), ("1.5s", 1500), ("1h", 3_600_000)]
+            [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("1.5s", 1500), ("1h", 3_600_000)]
         {
             assert_eq!(parse_interval(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }
-        for text in ["", "5", "0s", "-1s", "s", "5x", "1e400s"] {
+        for text in ["", "5", "0s", "-1s", "2s-1s", "1s5", "s", "5x", "1e400s"] {
             assert!(parse_interval(text).is_err(), "{text}");
         }
     }
