@@ -12,10 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use cri::{
-    CONTAINER, Capabilities, ContainerConfig, ContainerStatus, EXITED, Integer, Mount, NODE, NamespaceOption,
-    POD, Pod, PodSecurity, Resources, SecurityProfile, Variable,
+    CONTAINER, Capabilities, ContainerConfig, ContainerStatus, EXITED, IdMapping, Integer, Mount, NODE,
+    NamespaceOption, POD, Pod, PodSecurity, Resources, SecurityProfile, UserNamespace, Variable,
 };
-use support::{BUSYBOX, generation, import, inspect, sh, try_sh, wait_until};
+use support::{BUSYBOX, generation, import, inspect, sh, skip, try_sh, wait_until};
 
 /// The runtime that makes a pod's containers, and the handler that is asked for.
 const HANDLERS: [(&str, &str); 2] = [("runc", "runc"), ("inspect-runtime", "")];
@@ -69,7 +69,7 @@ fn made_by(id: &str) -> &'static str {
 
 /// The host's network, and all else as the pod's own.
 fn plain() -> PodSecurity {
-    let options = NamespaceOption { network: NODE, pid: CONTAINER, ipc: POD };
+    let options = NamespaceOption { network: NODE, pid: CONTAINER, ..NamespaceOption::default() };
     PodSecurity { namespace_options: Some(options), privileged: false }
 }
 
@@ -126,7 +126,7 @@ fn seen(told: &str) -> String {
 
 #[test]
 fn two_containers_of_a_pod_share_what_they_are_to_share() {
-    let options = NamespaceOption { network: NODE, pid: POD, ipc: POD };
+    let options = NamespaceOption { network: NODE, ..NamespaceOption::default() };
     let security = PodSecurity { namespace_options: Some(options.clone()), privileged: false };
     let told = alike("two", &security, |pod| {
         let mut ids = ["one", "two"].map(|name| {
@@ -281,7 +281,7 @@ fn a_security_context_is_kept() {
 
 #[test]
 fn a_privileged_container_has_the_host() {
-    let options = NamespaceOption { network: NODE, pid: NODE, ipc: NODE };
+    let options = NamespaceOption { network: NODE, pid: NODE, ipc: NODE, userns_options: None };
     let security = PodSecurity { namespace_options: Some(options.clone()), privileged: true };
     let told = alike("privileged", &security, |pod| {
         let mut config = container("privileged", "exec sleep 1000");
@@ -297,6 +297,64 @@ fn a_privileged_container_has_the_host() {
         &told,
         &["CapEff:\t000001ffffffffff", "mounted\ndevice\nnet\npid\nipc\nuts\nsystemd\nsysctl\nsysfs\n"],
     );
+}
+
+/// As `hostUsers: false` has it: the containers join the sandbox's user namespace by its path, and containerd writes its mappings
+/// beside that.
+#[test]
+fn a_pod_with_a_user_namespace_is_nobody_on_the_node() {
+    if generation() == "bookworm" {
+        skip!("containerd 1.6 makes no user namespaces for pods");
+    }
+    give_pods_a_network();
+    let mapping = vec![IdMapping { host_id: 100_000, container_id: 0, length: 65_536 }];
+    let own = UserNamespace { mode: POD, uids: mapping.clone(), gids: mapping };
+    let options = NamespaceOption { pid: CONTAINER, userns_options: Some(own), ..NamespaceOption::default() };
+    let security = PodSecurity { namespace_options: Some(options.clone()), privileged: false };
+    let start = |pod: &mut Pod| {
+        let mut config = container("userns", "exec sleep 1000");
+        config.security().namespace_options = Some(options.clone());
+        pod.start_with(config)
+    };
+    swap();
+    // Of two first pods that map an image's files alike, containerd 1.7 fails one.
+    let mut first = Pod::run_with("userns-first", "runc", security.clone());
+    start(&mut first);
+    let told = alike("userns", &security, |pod| {
+        let id = start(pod);
+        let inside = "cat /proc/self/uid_map /proc/self/gid_map; id -u; touch /made && stat -c %u:%g /made /etc/hosts /dev/null; \
+                      mkdir /m && mount -t tmpfs none /m; mkdir /sys/fs/cgroup/made";
+        let told = seen(&(told_by(pod, &id, LOOK) + &told_by(pod, &id, inside)));
+        // runc mounts it while its group is one of the node's.
+        let told = told.replace(" 0 65534 40 0 mqueue\n", " 0 0 40 0 mqueue\n");
+        let pid = sh(&format!("ctr -n k8s.io tasks ls | awk '$1 == \"{id}\" {{ print $2 }}'"));
+        told + &sh(&format!("stat -c 'on the node %u:%g' /proc/{pid}"))
+    });
+    assert_has(
+        &told,
+        &[
+            "         0     100000      65536\n",
+            "\n0\n0:0\n",
+            "Permission denied\nmkdir: can't create directory '/sys/fs/cgroup/made': Read-only file system\n",
+            "on the node 100000:100000",
+        ],
+    );
+}
+
+/// A pod with a user namespace has a network namespace of its own, for which containerd asks a CNI plugin: this one gives an
+/// address and no device.
+fn give_pods_a_network() {
+    let plugin = r#"#!/bin/sh
+echo '{"cniVersion":"0.4.0","interfaces":[{"name":"eth0"}],"ips":[{"version":"4","interface":0,"address":"10.9.8.7/24"}]}'
+"#;
+    sh("mkdir -p /usr/lib/cni /etc/cni/net.d");
+    for name in ["loopback", "an-address"] {
+        std::fs::write(format!("/usr/lib/cni/{name}"), plugin).expect("a plugin");
+        sh(&format!("chmod 755 /usr/lib/cni/{name}"));
+    }
+    let list = r#"{"cniVersion":"0.4.0","name":"pods","plugins":[{"type":"an-address"}]}"#;
+    std::fs::write("/etc/cni/net.d/10-pods.conflist", list).expect("a list of plugins");
+    sh("systemctl restart containerd");
 }
 
 #[test]

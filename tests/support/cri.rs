@@ -31,6 +31,30 @@ pub(crate) struct NamespaceOption {
     pub(crate) pid: i32,
     #[prost(int32, tag = "3")]
     pub(crate) ipc: i32,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) userns_options: Option<UserNamespace>,
+}
+
+/// `UserNamespace`: the pod's own with these mappings, or the node's.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct UserNamespace {
+    #[prost(int32, tag = "1")]
+    pub(crate) mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) uids: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) gids: Vec<IdMapping>,
+}
+
+/// `IDMapping`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct IdMapping {
+    #[prost(uint32, tag = "1")]
+    pub(crate) host_id: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) container_id: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) length: u32,
 }
 
 /// `LinuxSandboxSecurityContext`.
