@@ -393,6 +393,10 @@ fn a_container_without_a_cgroup_is_killed_all_the_same() {
     assert_eq!(started.status, 0, "{started}");
     let pid = sh(&format!("jq .init_process_pid {path}/state/{id}/state.json"));
     assert_eq!(sh(&format!("jq -c .cgroup_path {path}/state/{id}/state.json")), "\"\"");
+    for command in ["ps", "events --stats", "pause"] {
+        let told = try_sh(&format!("{runtime} {command} {id}"));
+        assert!(told.status == 1 && told.stderr.contains("it has none"), "{command}: {told}");
+    }
     sh(&format!("{runtime} kill {id} KILL"));
     wait_until("its end", BOUND, || {
         (sh(&format!("test -e /proc/{pid} || echo gone")) == "gone").then_some(())

@@ -89,6 +89,13 @@ fn only_id<'a>(command: &str, parsed: &'a Parsed) -> Result<&'a str, RuntimeErro
 
 /// The container's cgroup.
 fn open_cgroup(state: &State) -> Result<Cgroup, RuntimeError> {
+    if state.cgroup_path.as_os_str().is_empty() {
+        let reason = "it has none: who made it may make no cgroups (with --systemd-cgroup the user's systemd makes them)";
+        return Err(RuntimeError::Refused {
+            operation: "open the container's cgroup",
+            reason: reason.to_owned(),
+        });
+    }
     Ok(Cgroup::open(&state.cgroup_path, state.scope())?)
 }
 

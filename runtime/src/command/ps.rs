@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::process::Command;
 
-use crate::cgroup::Cgroup;
 use crate::context::Context;
 use crate::error::RuntimeError;
 
@@ -16,7 +15,7 @@ pub(super) fn run(
     output: &mut dyn Write,
 ) -> Result<u8, RuntimeError> {
     let (_, state) = super::load(id, context)?;
-    let processes = Cgroup::open(&state.cgroup_path, None)?.processes()?;
+    let processes = super::open_cgroup(&state)?.processes()?;
     let pids: Vec<i32> = processes.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
     if json {
         return super::write(output, &format!("{}\n", serde_json::json!(pids)));
