@@ -262,12 +262,13 @@ fn running_out_of_memory_is_an_event() {
 fn a_terminal_changes_its_size() {
     let output = alike(
         "size",
+        // Rows alone: stty sets rows and columns one after the other, and the program may see it between the two.
         ": >$LOG; script -qefc \"stty rows 30 cols 90; $RUN -t --rm $IMAGE $ID sh -c 'trap \\\"stty size\\\" WINCH; stty size; tty; while :; do sleep 0.2; done'\" $LOG </dev/null >/dev/null & \
          until_true 'grep -q /dev/pts $LOG && grep -q \"30 90\" $LOG'; T=$(ps -e -o tty=,args= | awk -v id=$ID '$2 == \"ctr\" && index($0, id) { print $1; exit }'); \
-         stty -F /dev/$T rows 40 cols 100; until_true 'grep -q \"40 100\" $LOG'; tr -d '\\r' <$LOG | grep -E '^[1-9][0-9]* [0-9]+$|^/dev/pts' | sort -u; \
+         stty -F /dev/$T rows 40; until_true 'grep -q \"40 90\" $LOG'; tr -d '\\r' <$LOG | grep -E '^[1-9][0-9]* [0-9]+$|^/dev/pts' | sort -u; \
          ctr tasks kill -s SIGKILL $ID; wait; echo over",
     );
-    assert_has(&output, &["/dev/pts/0\n30 90\n40 100\n", "over"]);
+    assert_has(&output, &["/dev/pts/0\n30 90\n40 90\n", "over"]);
 }
 
 #[test]
