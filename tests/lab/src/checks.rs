@@ -62,6 +62,7 @@ pub(crate) fn run(name: &str, logs: &Path, progress: &Progress) -> Result<Outcom
         failed: if good { counts.failed } else { counts.failed.max(1) },
         failures: counts.failures,
         flaky: Vec::new(),
+        lost_node: None,
         skipped: counts.skipped,
         seconds: begun.elapsed().as_secs(),
     };

@@ -19,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<Failure>,
     /// Tests that failed, and passed when they were run once more on a fresh node: among those that passed.
     pub(crate) flaky: Vec<Failure>,
+    /// The end of the console of a node that went down under the suite.
+    pub(crate) lost_node: Option<String>,
     /// What was skipped, with reasons.
     pub(crate) skipped: Vec<Skip>,
     /// How long it took.
@@ -26,15 +28,18 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether a second run of the failed tests alone can tell more: the suite got to its end, so that they are known, and
-    /// they are few enough to have failed by chance.
+    /// Whether a second run can tell more: the node went down, or the suite got to its end, so that it is known which tests
+    /// failed, and they are few enough to have failed by chance.
     pub(crate) fn can_be_tried_again(&self) -> bool {
-        (1..=FEW).contains(&self.failed) && self.failed == self.failures.len()
+        self.lost_node.is_some() || (1..=FEW).contains(&self.failed) && self.failed == self.failures.len()
     }
 
-    /// What both runs came to, when `again` ran the tests that had failed.
-    pub(crate) fn after_another_try(mut self, again: &Outcome) -> Outcome {
+    /// What both runs came to, when `again` ran the tests that had failed, or all of them after the node went down.
+    pub(crate) fn after_another_try(mut self, again: Outcome) -> Outcome {
         self.seconds += again.seconds;
+        if self.lost_node.is_some() {
+            return Outcome { seconds: self.seconds, lost_node: self.lost_node, ..again };
+        }
         // A second run that broke off tells nothing of any of them.
         if again.failed == again.failures.len() {
             let failed_twice = |one: &Failure| again.failures.iter().any(|other| other.test == one.test);
@@ -49,6 +54,9 @@ impl Outcome {
 
 /// The most tests of one suite that fail by chance.
 const FEW: usize = 3;
+
+/// How much of a console is shown at the end of a run: a kernel's last words.
+const CONSOLE_LINES: usize = 25;
 
 /// The place of checks that need no VM.
 pub(crate) const HOST: &str = "host";
@@ -139,6 +147,12 @@ pub(crate) fn render_failures(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for outcome in outcomes {
         let Outcome { place, suite, .. } = outcome;
+        if let Some(console) = &outcome.lost_node {
+            text += &format!("the node of {suite} on {place} went down; the end of its console:\n");
+            let lines: Vec<&str> = console.lines().collect();
+            let end = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
+            text.extend(end.iter().map(|line| format!("    {line}\n")));
+        }
         let unnamed = outcome.failed.saturating_sub(outcome.failures.len());
         if unnamed > 0 {
             text += &format!("failed on {place}: {suite}: {unnamed} that no words are known of\n");
@@ -214,7 +228,7 @@ mod tests {
     fn what_passes_at_the_second_try_is_flaky_and_what_does_not_has_failed() {
         let first = failing(&["x", "y"]);
         assert!(first.can_be_tried_again());
-        let merged = first.after_another_try(&failing(&["y"]));
+        let merged = first.after_another_try(failing(&["y"]));
         assert_eq!((merged.passed, merged.failed, merged.seconds), (3, 1, 10));
         assert_eq!(render_cell(&merged), "3 passed, 1 FAILED, 1 of them flaky, 10 s");
         let told = "failed on forky: vm_a::y\n    y panicked\n\
@@ -227,9 +241,19 @@ mod tests {
         let broken = Outcome { failed: 1, ..failing(&[]) };
         assert!(!broken.can_be_tried_again() && !outcome("vm_a", "forky", 0, &[]).can_be_tried_again());
         assert!(!failing(&["a", "b", "c", "d"]).can_be_tried_again(), "so many do not fail by chance");
-        let merged = failing(&["x"]).after_another_try(&broken);
+        let merged = failing(&["x"]).after_another_try(broken.clone());
         assert_eq!((merged.passed, merged.failed), (2, 1));
         assert_eq!(render_failures(&[broken]), "failed on forky: vm_a: 1 that no words are known of\n");
+    }
+
+    #[test]
+    fn a_suite_whose_node_went_down_is_run_again_whole() {
+        let lost = Outcome { lost_node: Some("a panic".into()), passed: 0, failed: 1, ..failing(&[]) };
+        assert!(lost.can_be_tried_again());
+        let merged = lost.after_another_try(outcome("vm_a", "forky", 0, &["z"]));
+        assert_eq!((merged.passed, merged.failed, merged.skipped.len(), merged.seconds), (2, 0, 1, 10));
+        let told = "the node of vm_a on forky went down; the end of its console:\n    a panic\n";
+        assert_eq!(render_failures(&[merged]), told);
     }
 
     #[test]

@@ -195,15 +195,17 @@ fn work(yard: &Yard<'_>, worker: u8) -> Result<(), LabError> {
 }
 
 /// The tests that failed once more in another node: containerd bounds some of its own steps by fractions of a second, which an
-/// emulated processor of a busy machine does not always keep. What passes then is reported as flaky, with what it said.
+/// emulated processor of a busy machine does not always keep. What passes then is reported as flaky, with what it said. All tests
+/// of the suite where the node went down: kernels have died of wrong translations.
 fn run_and_try_again(yard: &Yard<'_>, job: Job<'_>, worker: u8) -> Result<Outcome, LabError> {
     let outcome = run_job(yard, job, &yard.plan.which, worker)?;
     if !yard.plan.tries_again || !outcome.can_be_tried_again() {
         return Ok(outcome);
     }
     let named = outcome.failures.iter().map(|failure| failure.test.clone()).collect();
-    let again = run_job(yard, job, &Which::Named(named), worker)?;
-    Ok(outcome.after_another_try(&again))
+    let which = if outcome.lost_node.is_some() { yard.plan.which.clone() } else { Which::Named(named) };
+    let again = run_job(yard, job, &which, worker)?;
+    Ok(outcome.after_another_try(again))
 }
 
 fn run_job(yard: &Yard<'_>, job: Job<'_>, which: &Which, worker: u8) -> Result<Outcome, LabError> {
@@ -250,13 +252,14 @@ fn run_suite(
     let counts = libtest::parse(&text);
     let found = counts.passed > 0 || !counts.skipped.is_empty();
     let good = ended.is_some_and(|status| status.success()) && counts.complete && counts.failed == 0 && found;
-    let outcome = Outcome {
+    let mut outcome = Outcome {
         suite: suite.name.clone(),
         place: generation.to_string(),
         passed: counts.passed,
         failed: if good { 0 } else { counts.failed.max(1) },
         failures: counts.failures,
         flaky: Vec::new(),
+        lost_node: None,
         skipped: counts.skipped,
         seconds: begun.elapsed().as_secs(),
     };
@@ -265,6 +268,9 @@ fn run_suite(
     } else {
         if ended.and_then(|status| status.code()) == Some(SSH_LOST) {
             owned.await_end(END_OF_NODE)?;
+        }
+        if !owned.is_up() {
+            outcome.lost_node = Some(owned.machine.console_tail());
         }
         show_failure(owned, &text, progress);
         let ending = if counts.complete && counts.failed == 0 && !found {
