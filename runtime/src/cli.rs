@@ -413,9 +413,12 @@ mod tests {
         let Command::State { id } = parse_words(&["state", "--", "-c1"]).unwrap().command else { panic!() };
         assert_eq!(id, "-c1");
         for line in
-            [&["delete", "c1", "--", "-f"][..], &["state", "c1", "--nope"], &["run", "c1", "--bundle"]]
+            [&["delete", "c1", "--", "-f"][..], &["state", "c1", "another"], &["run", "c1", "--bundle"]]
         {
             assert!(parse_words(line).is_err(), "{line:?}");
+        }
+        for line in [["state", "c1", "--nope"], ["kill", "c1", "--al"], ["delete", "c1", "--froce"]] {
+            assert!(matches!(parse_words(&line), Err(UsageError::UnknownFlag { .. })), "{line:?}");
         }
         let Command::Ps { arguments, .. } = parse_words(&["ps", "c1", "-f", "x"]).unwrap().command else {
             panic!()

@@ -67,7 +67,10 @@ impl Parsed {
             }
             match find(grammar, word).filter(|_| is_flag(word)) {
                 Some((flag, inline)) => rest = parsed.take(flag, inline, rest)?,
-                None if is_flag(word) && parsed.words.is_empty() => return Err(unknown(word)),
+                // With one dash it may be a signal: `kill c1 -9`.
+                None if is_flag(word) && (parsed.words.is_empty() || word.starts_with("--")) => {
+                    return Err(unknown(word));
+                }
                 None => parsed.words.push(word.clone()),
             }
         }
